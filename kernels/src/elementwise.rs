@@ -1,0 +1,189 @@
+//! Element by element: unary functions, their fused gradients, binary functions with broadcasting.
+
+use shadegrad_shaders::elementwise as k;
+use shadegrad_shaders::elementwise::{BcastParams, BinaryParams, UnaryParams};
+use shadegrad_shaders::Kernel;
+
+use crate::memory::Storage;
+use crate::{Gpu, Result};
+
+/// Elements of one workgroup in the kernels over `vec4`s.
+const GROUP: u64 = 256 * 4;
+
+/// Names one kernel per variant of an enum.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $kernels:ident: [$ty:ty; $n:literal], $($variant:ident => [$($k:ident),+]),+ $(,)?) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            fn $kernels(self) -> [&'static $ty; $n] {
+                match self { $(Self::$variant => [$(&k::$k),+]),+ }
+            }
+        }
+    };
+}
+
+table! {
+    /// Functions of one tensor. `a` and `b` are the scalars of those that have any.
+    Unary, kernels: [Kernel<UnaryParams, 1, 1>; 1],
+    Neg => [UNARY_NEG], Abs => [UNARY_ABS], Exp => [UNARY_EXP], Log => [UNARY_LOG], Log1p => [UNARY_LOG1P],
+    Expm1 => [UNARY_EXPM1], Sqrt => [UNARY_SQRT], Rsqrt => [UNARY_RSQRT], Recip => [UNARY_RECIP], Sin => [UNARY_SIN],
+    Cos => [UNARY_COS], Tanh => [UNARY_TANH], Sigmoid => [UNARY_SIGMOID], Softplus => [UNARY_SOFTPLUS],
+    Silu => [UNARY_SILU], Gelu => [UNARY_GELU], GeluTanh => [UNARY_GELU_TANH], Relu => [UNARY_RELU],
+    LeakyRelu => [UNARY_LEAKY_RELU], Elu => [UNARY_ELU], Erf => [UNARY_ERF], Square => [UNARY_SQUARE],
+    Sign => [UNARY_SIGN], Floor => [UNARY_FLOOR], Ceil => [UNARY_CEIL], Round => [UNARY_ROUND],
+    Clamp => [UNARY_CLAMP], Powf => [UNARY_POWF], AddScalar => [UNARY_ADD_SCALAR], MulScalar => [UNARY_MUL_SCALAR],
+    IsNan => [UNARY_IS_NAN], IsFinite => [UNARY_IS_FINITE],
+}
+
+table! {
+    /// Functions whose gradient `dy * f'(x)` is one kernel.
+    UnaryGrad, kernels: [Kernel<UnaryParams, 2, 1>; 1],
+    Tanh => [DUNARY_TANH], Sigmoid => [DUNARY_SIGMOID], Softplus => [DUNARY_SOFTPLUS], Silu => [DUNARY_SILU],
+    Gelu => [DUNARY_GELU], GeluTanh => [DUNARY_GELU_TANH], Relu => [DUNARY_RELU], LeakyRelu => [DUNARY_LEAKY_RELU],
+    Elu => [DUNARY_ELU], Square => [DUNARY_SQUARE], Abs => [DUNARY_ABS], Clamp => [DUNARY_CLAMP],
+}
+
+table! {
+    /// Functions of two tensors; the comparisons give 0 or 1. Kernels: full-full, full-scalar, full-row, scalar-full,
+    /// row-full.
+    Binary, kernels: [Kernel<BinaryParams, 2, 1>; 5],
+    Add => [BINARY_ADD_VV, BINARY_ADD_VS, BINARY_ADD_VR, BINARY_ADD_SV, BINARY_ADD_RV],
+    Sub => [BINARY_SUB_VV, BINARY_SUB_VS, BINARY_SUB_VR, BINARY_SUB_SV, BINARY_SUB_RV],
+    Mul => [BINARY_MUL_VV, BINARY_MUL_VS, BINARY_MUL_VR, BINARY_MUL_SV, BINARY_MUL_RV],
+    Div => [BINARY_DIV_VV, BINARY_DIV_VS, BINARY_DIV_VR, BINARY_DIV_SV, BINARY_DIV_RV],
+    Pow => [BINARY_POW_VV, BINARY_POW_VS, BINARY_POW_VR, BINARY_POW_SV, BINARY_POW_RV],
+    Maximum => [BINARY_MAXIMUM_VV, BINARY_MAXIMUM_VS, BINARY_MAXIMUM_VR, BINARY_MAXIMUM_SV, BINARY_MAXIMUM_RV],
+    Minimum => [BINARY_MINIMUM_VV, BINARY_MINIMUM_VS, BINARY_MINIMUM_VR, BINARY_MINIMUM_SV, BINARY_MINIMUM_RV],
+    Gt => [BINARY_GT_VV, BINARY_GT_VS, BINARY_GT_VR, BINARY_GT_SV, BINARY_GT_RV],
+    Ge => [BINARY_GE_VV, BINARY_GE_VS, BINARY_GE_VR, BINARY_GE_SV, BINARY_GE_RV],
+    Lt => [BINARY_LT_VV, BINARY_LT_VS, BINARY_LT_VR, BINARY_LT_SV, BINARY_LT_RV],
+    Le => [BINARY_LE_VV, BINARY_LE_VS, BINARY_LE_VR, BINARY_LE_SV, BINARY_LE_RV],
+    Eq => [BINARY_EQ_VV, BINARY_EQ_VS, BINARY_EQ_VR, BINARY_EQ_SV, BINARY_EQ_RV],
+    Ne => [BINARY_NE_VV, BINARY_NE_VS, BINARY_NE_VR, BINARY_NE_SV, BINARY_NE_RV],
+}
+
+impl Binary {
+    fn broadcast(self) -> &'static Kernel<BcastParams, 2, 1> {
+        match self {
+            Self::Add => &k::BCAST_ADD,
+            Self::Sub => &k::BCAST_SUB,
+            Self::Mul => &k::BCAST_MUL,
+            Self::Div => &k::BCAST_DIV,
+            Self::Pow => &k::BCAST_POW,
+            Self::Maximum => &k::BCAST_MAXIMUM,
+            Self::Minimum => &k::BCAST_MINIMUM,
+            Self::Gt => &k::BCAST_GT,
+            Self::Ge => &k::BCAST_GE,
+            Self::Lt => &k::BCAST_LT,
+            Self::Le => &k::BCAST_LE,
+            Self::Eq => &k::BCAST_EQ,
+            Self::Ne => &k::BCAST_NE,
+        }
+    }
+}
+
+/// `y = f(x)` over `n` floats.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn unary(gpu: &Gpu, f: Unary, x: &Storage, y: &Storage, n: usize, a: f32, b: f32) -> Result<()> {
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+    gpu.dispatch(f.kernels()[0], [x], [y], UnaryParams { n4: n.div_ceil(4) as u32, gx, a, b }, grid)
+}
+
+/// `dx = dy * f'(x)` over `n` floats.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn unary_grad(gpu: &Gpu, f: UnaryGrad, x: &Storage, dy: &Storage, dx: &Storage, n: usize, a: f32, b: f32) -> Result<()> {
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+    gpu.dispatch(f.kernels()[0], [x, dy], [dx], UnaryParams { n4: n.div_ceil(4) as u32, gx, a, b }, grid)
+}
+
+/// How one operand of [`binary`] lies under the result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Full,
+    Scalar,
+    /// Repeated over the leading dimensions; its length.
+    Row(usize),
+    Other,
+}
+
+/// How `shape` (numpy-aligned to the right) lies under `out`.
+fn fit(shape: &[usize], out: &[usize]) -> Fit {
+    let n: usize = shape.iter().product();
+    let trimmed = &shape[shape.iter().take_while(|&&d| d == 1).count()..];
+    if n == out.iter().product() {
+        Fit::Full
+    } else if n == 1 {
+        Fit::Scalar
+    } else if out.ends_with(trimmed) && n % 4 == 0 {
+        Fit::Row(n)
+    } else {
+        Fit::Other
+    }
+}
+
+/// `z = f(x, y)` with numpy's broadcasting: `out` must be the broadcast of both shapes, at most eight dimensions.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn binary(
+    gpu: &Gpu,
+    f: Binary,
+    (x, xshape): (&Storage, &[usize]),
+    (y, yshape): (&Storage, &[usize]),
+    z: &Storage,
+    out: &[usize],
+) -> Result<()> {
+    let n: usize = out.iter().product();
+    let (fast, row) = match (fit(xshape, out), fit(yshape, out)) {
+        (Fit::Full, Fit::Full) => (Some(0), 0),
+        (Fit::Full, Fit::Scalar) => (Some(1), 0),
+        (Fit::Full, Fit::Row(r)) => (Some(2), r),
+        (Fit::Scalar, Fit::Full) => (Some(3), 0),
+        (Fit::Row(r), Fit::Full) => (Some(4), r),
+        _ => (None, 0),
+    };
+    if let Some(i) = fast {
+        let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+        let params = BinaryParams { n4: n.div_ceil(4) as u32, gx, row4: (row / 4) as u32 };
+        return gpu.dispatch(f.kernels()[i], [x, y], [z], params, grid);
+    }
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
+    let mut dims = [1u32; 8];
+    for (slot, &d) in dims.iter_mut().zip(out.iter().rev()) {
+        *slot = d as u32;
+    }
+    let [xs, ys] = [broadcast_strides(xshape), broadcast_strides(yshape)];
+    let half = |v: [u32; 8], i: usize| [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
+    let params = BcastParams {
+        n: n as u32,
+        gx,
+        rank: out.len() as u32,
+        dims0: half(dims, 0),
+        dims1: half(dims, 1),
+        xs0: half(xs, 0),
+        xs1: half(xs, 1),
+        ys0: half(ys, 0),
+        ys1: half(ys, 1),
+        ..BcastParams::default()
+    };
+    gpu.dispatch(f.broadcast(), [x, y], [z], params, grid)
+}
+
+/// Row-major strides of `shape`, last dimension first, 0 where the dimension is repeated.
+fn broadcast_strides(shape: &[usize]) -> [u32; 8] {
+    let mut strides = [0; 8];
+    let mut step = 1;
+    for (slot, &d) in strides.iter_mut().zip(shape.iter().rev()) {
+        *slot = if d == 1 { 0 } else { step };
+        step *= d as u32;
+    }
+    strides
+}

@@ -1,0 +1,29 @@
+//! Constants and ranges.
+
+use shadegrad_shaders::fill as k;
+
+use crate::memory::Storage;
+use crate::{Gpu, Result};
+
+/// Invocations of one workgroup in `fill.wgsl`, four elements each.
+const GROUP: u64 = 256 * 4;
+
+/// Sets `n` floats to `value`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn f32(gpu: &Gpu, to: &Storage, n: usize, value: f32) -> Result<()> {
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+    let params = k::FillF32Params { n4: n.div_ceil(4) as u32, gx, value, ..Default::default() };
+    gpu.dispatch(&k::FILL_F32, [], [to], params, grid)
+}
+
+/// Sets element `i` of `n` to `start + i * step`, wrapping.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn arange(gpu: &Gpu, to: &Storage, n: usize, start: u32, step: u32) -> Result<()> {
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+    let params = k::ArangeParams { n4: n.div_ceil(4) as u32, gx, start, step };
+    gpu.dispatch(&k::FILL_ARANGE, [], [to], params, grid)
+}

@@ -1,0 +1,732 @@
+//! The device handle: allocation, dispatch, submission.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytemuck::Pod;
+use shadegrad_shaders::{Kernel, KernelInfo};
+
+use crate::adapter::{self, AdapterDescription, Caps, Options};
+use crate::error::GpuError;
+use crate::memory::{MemoryReport, Pool, Storage, lock, size_class};
+use crate::pipeline::{BindKey, Cache, MAX_BINDINGS, PARAM_BYTES, Pipeline};
+use crate::profile::Profiler;
+use crate::transfer::Transfers;
+use crate::{Profile, Result};
+
+/// Dispatches recorded before a submission; the first of a batch goes out early so that the device starts.
+const SUBMIT_DISPATCHES: u32 = 192;
+const FIRST_SUBMIT_DISPATCHES: u32 = 48;
+/// Bytes bound by recorded dispatches before a submission: bounds the time of one submission for drivers with a watchdog.
+const SUBMIT_BYTES: u64 = 8 << 30;
+/// Submissions in flight before the host waits for the oldest.
+const MAX_IN_FLIGHT: usize = 6;
+/// Parameter slots in the uniform ring of devices without immediates.
+const RING_SLOTS: u32 = 256;
+/// Distance of two slots: the largest alignment WebGPU asks for.
+const RING_STRIDE: u32 = 256;
+
+/// Counts since the device was opened. A warm training step changes only the first three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernels dispatched.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submits: u64,
+    /// Bytes uploaded.
+    pub uploaded: u64,
+    /// Buffers created on the device.
+    pub buffers_created: u64,
+    /// Pipelines compiled.
+    pub pipelines_created: u64,
+    /// Bind groups created.
+    pub bind_groups_created: u64,
+}
+
+/// What the driver reported outside any call.
+#[derive(Clone)]
+enum Fault {
+    Driver(String),
+    OutOfMemory,
+    Lost(String),
+}
+
+#[derive(Default)]
+struct Faults {
+    any: AtomicBool,
+    first: Mutex<Option<Fault>>,
+}
+
+impl Faults {
+    fn set(&self, fault: Fault) {
+        let mut first = lock(&self.first);
+        // A lost device outranks whatever was reported before it.
+        if first.is_none() || matches!(fault, Fault::Lost(_)) {
+            *first = Some(fault);
+        }
+        self.any.store(true, Ordering::Release);
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) caps: Caps,
+    description: AdapterDescription,
+    memory_limit: Option<u64>,
+    pub(crate) pool: Arc<Mutex<Pool>>,
+    recorder: Mutex<Recorder>,
+    faults: Arc<Faults>,
+}
+
+/// Commands on their way to the device.
+pub(crate) struct Recorder {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    /// Pipeline and bind group now set in `pass`.
+    current: (u64, Option<BindKey>),
+    cache: Cache,
+    pub(crate) transfers: Transfers,
+    pub(crate) profiler: Option<Profiler>,
+    ring: Option<Ring>,
+    in_flight: VecDeque<wgpu::SubmissionIndex>,
+    pending: u32,
+    pending_bytes: u64,
+    work: f64,
+    idle: bool,
+    last: VecDeque<Arc<str>>,
+    counters: Counters,
+}
+
+/// Kernel parameters where immediates are missing: one slot a dispatch, written before the submission that uses it.
+struct Ring {
+    buffer: wgpu::Buffer,
+    group: wgpu::BindGroup,
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+/// A device, its memory and its kernels. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Gpu {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.inner.description)
+    }
+}
+
+impl Gpu {
+    /// Opens the best adapter, or the one that the options name.
+    ///
+    /// # Errors
+    /// No adapter (the text says how to get a driver), none that matches, or one that refuses.
+    pub fn new(options: Options) -> Result<Self> {
+        let instance = adapter::instance(options.gl);
+        let chosen = adapter::choose(adapter::adapters(&instance), options.adapter.as_deref())?;
+        let (device, queue) = adapter::open(&chosen, &options)?;
+        let description = adapter::describe(0, &chosen);
+        let gpu = Self::build(device, queue, description, &options);
+        let faults = gpu.inner.faults.clone();
+        gpu.inner.device.on_uncaptured_error(Arc::new(move |err| {
+            faults.set(match err {
+                wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
+                other => Fault::Driver(other.to_string()),
+            });
+        }));
+        let faults = gpu.inner.faults.clone();
+        gpu.inner.device.set_device_lost_callback(move |reason, text| {
+            faults.set(Fault::Lost(format!("{reason:?}: {text}")));
+        });
+        Ok(gpu)
+    }
+
+    /// Shares the device of the program this is embedded in. Its error and device-lost callbacks stay as they are:
+    /// what they hear, [`Gpu::report_lost`] passes on.
+    ///
+    /// Kernels use what the device was opened with; subgroups, f16, timestamps and immediates help and are not needed.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: &Options) -> Self {
+        let info = device.adapter_info();
+        let features = device.features();
+        let class = adapter::caps(&device, options).class;
+        let description = AdapterDescription {
+            index: 0,
+            backend: format!("{:?}", info.backend),
+            driver: format!("{} {}", info.driver, info.driver_info),
+            class,
+            subgroups: features
+                .contains(wgpu::Features::SUBGROUP)
+                .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            max_binding: device.limits().max_storage_buffer_binding_size,
+            name: info.name,
+        };
+        Self::build(device, queue, description, options)
+    }
+
+    fn build(device: wgpu::Device, queue: wgpu::Queue, description: AdapterDescription, options: &Options) -> Self {
+        let caps = adapter::caps(&device, options);
+        let mut cache = Cache::default();
+        let ring = (!caps.immediates).then(|| Ring::new(&device, &mut cache));
+        let recorder = Recorder {
+            encoder: None,
+            pass: None,
+            current: (0, None),
+            cache,
+            transfers: Transfers::new(&device),
+            profiler: None,
+            ring,
+            in_flight: VecDeque::new(),
+            pending: 0,
+            pending_bytes: 0,
+            work: 0.0,
+            idle: true,
+            last: VecDeque::with_capacity(8),
+            counters: Counters::default(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                device,
+                queue,
+                caps,
+                description,
+                memory_limit: options.memory_limit,
+                pool: Arc::default(),
+                recorder: Mutex::new(recorder),
+                faults: Arc::default(),
+            }),
+        }
+    }
+
+    /// All adapters, best first. Empty where there is no driver.
+    pub fn list(gl: bool) -> Vec<AdapterDescription> {
+        let instance = adapter::instance(gl);
+        adapter::adapters(&instance).iter().enumerate().map(|(i, a)| adapter::describe(i, a)).collect()
+    }
+
+    /// The one command that brings a software driver on this platform.
+    pub fn driver_remedy() -> &'static str {
+        adapter::driver_remedy()
+    }
+
+    /// What this device can do.
+    pub fn caps(&self) -> &Caps {
+        &self.inner.caps
+    }
+
+    /// The adapter behind this device.
+    pub fn description(&self) -> &AdapterDescription {
+        &self.inner.description
+    }
+
+    /// The device itself, for an embedding application.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The queue itself, for an embedding application.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// Whether both handles are the same device.
+    pub fn same_device(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Tells the engine that the application's device was lost (see [`Gpu::from_wgpu`]): every later call fails.
+    pub fn report_lost(&self, reason: &str) {
+        self.inner.faults.set(Fault::Lost(reason.to_string()));
+    }
+
+    /// Counts since the device was opened.
+    pub fn counters(&self) -> Counters {
+        let rec = lock(&self.inner.recorder);
+        Counters {
+            pipelines_created: rec.cache.pipelines_made,
+            bind_groups_created: rec.cache.groups_made,
+            uploaded: rec.transfers.uploaded,
+            buffers_created: rec.counters.buffers_created + rec.transfers.buffers_created,
+            ..rec.counters
+        }
+    }
+
+    /// Memory in use, cached, at its peak, and by label.
+    pub fn memory(&self) -> MemoryReport {
+        lock(&self.inner.pool).report()
+    }
+
+    /// Starts a new measurement of the peak.
+    pub fn reset_peak(&self) {
+        lock(&self.inner.pool).reset_peak();
+    }
+
+    /// Returns every cached buffer to the driver.
+    pub fn trim(&self) {
+        let mut rec = lock(&self.inner.recorder);
+        rec.cache.drop_groups();
+        lock(&self.inner.pool).trim();
+    }
+
+    /// `bytes` bytes of device memory with undefined content. `label` names the use in the memory report.
+    ///
+    /// # Errors
+    /// Beyond the device's limit for one buffer, or out of memory.
+    pub fn alloc(&self, bytes: u64, label: &'static str) -> Result<Storage> {
+        let inner = &*self.inner;
+        let class = size_class(bytes);
+        if bytes.next_multiple_of(16) > inner.caps.max_binding {
+            return Err(GpuError::TooLarge { asked: bytes, label, limit: inner.caps.max_binding });
+        }
+        let class = class.min(inner.caps.max_binding.max(256));
+        let full = |pool: &Pool| GpuError::out_of_memory(bytes, label, &pool.report());
+        let id = {
+            let mut pool = lock(&inner.pool);
+            if inner.memory_limit.is_some_and(|limit| pool.live() + class > limit) {
+                return Err(full(&pool));
+            }
+            if let Some((id, buffer)) = pool.take(class) {
+                drop(pool);
+                return Ok(Storage::pooled(&inner.pool, id, class, label, buffer, bytes));
+            }
+            pool.new_id()
+        };
+        let create = || {
+            let scope = inner.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let buffer = inner.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: class,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            pollster::block_on(scope.pop()).is_none().then_some(buffer)
+        };
+        let buffer = match create() {
+            Some(buffer) => buffer,
+            None => {
+                // Other size classes may hold what is missing.
+                self.flush()?;
+                self.trim();
+                self.wait()?;
+                create().ok_or_else(|| full(&lock(&inner.pool)))?
+            }
+        };
+        lock(&inner.recorder).counters.buffers_created += 1;
+        Ok(Storage::pooled(&inner.pool, id, class, label, buffer, bytes))
+    }
+
+    /// A storage over `bytes` bytes of an application's own buffer, without a copy. It needs the usages STORAGE,
+    /// COPY_SRC and COPY_DST, an offset that is a multiple of 256, and room up to the next multiple of 16 bytes.
+    ///
+    /// # Errors
+    /// If any of these is not so.
+    pub fn import(&self, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Result<Storage> {
+        let usages = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        if !buffer.usage().contains(usages) {
+            return Err(GpuError::Transfer("an imported buffer needs the usages STORAGE, COPY_SRC and COPY_DST".into()));
+        }
+        let end = offset.saturating_add(bytes.max(1).next_multiple_of(16));
+        if !offset.is_multiple_of(crate::memory::VIEW_ALIGN) || end > buffer.size() {
+            return Err(GpuError::Transfer(format!(
+                "cannot import bytes {offset}..{end} of a buffer of {}: the offset must be a multiple of 256 and the \
+                 length, rounded up to 16, must fit",
+                buffer.size()
+            )));
+        }
+        let id = lock(&self.inner.pool).new_id();
+        Ok(Storage::external(id, buffer, offset, bytes))
+    }
+
+    /// Records one kernel over `groups` workgroups. Buffers in `reads` must differ from those in `writes`.
+    ///
+    /// # Errors
+    /// A kernel the driver refuses, a grid beyond the device's limit, or a device that reported a fault earlier.
+    pub fn dispatch<P: Pod, const R: usize, const W: usize>(
+        &self,
+        kernel: &Kernel<P, R, W>,
+        reads: [&Storage; R],
+        writes: [&Storage; W],
+        params: P,
+        groups: [u32; 3],
+    ) -> Result<()> {
+        self.dispatch_any(&kernel.info, &reads, &writes, bytemuck::bytes_of(&params), groups)
+    }
+
+    /// Announces the floating-point operations of the next dispatch, for the profiler's table.
+    pub fn note_flops(&self, flops: f64) {
+        let mut rec = lock(&self.inner.recorder);
+        if rec.profiler.is_some() {
+            rec.work = flops;
+        }
+    }
+
+    /// [`Gpu::dispatch`] without the types: parameters as bytes, buffers as slices.
+    pub(crate) fn dispatch_any(
+        &self,
+        info: &KernelInfo,
+        reads: &[&Storage],
+        writes: &[&Storage],
+        params: &[u8],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        if groups.contains(&0) {
+            return Ok(());
+        }
+        let inner = &*self.inner;
+        let fail = |reason: String| GpuError::Dispatch { kernel: info.name.to_string(), reason };
+        if groups.iter().any(|&g| g > inner.caps.max_grid) {
+            return Err(fail(format!("grid {groups:?} is beyond the device's {} in one dimension", inner.caps.max_grid)));
+        }
+        let n = reads.len() + writes.len();
+        if n != info.access.len() || params.len() < info.params_size as usize || n > MAX_BINDINGS {
+            return Err(fail(format!(
+                "takes {} buffers and {} bytes of parameters, got {n} and {}",
+                info.access.len(),
+                info.params_size,
+                params.len()
+            )));
+        }
+        let Some(first) = reads.first().or(writes.first()) else {
+            return Err(fail("has no buffers".into()));
+        };
+        let mut bound = [*first; MAX_BINDINGS];
+        for (slot, s) in bound.iter_mut().zip(reads.iter().chain(writes)) {
+            if s.bound_bytes() > inner.caps.max_binding {
+                return Err(fail(format!("{s:?} is beyond the {} bytes one binding may have", inner.caps.max_binding)));
+            }
+            *slot = s;
+        }
+        if let Some((r, w)) = reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).find(|(r, w)| r.same_buffer(w))
+        {
+            return Err(fail(format!("reads {r:?} and writes {w:?}, which share one buffer; copy one of them first")));
+        }
+        self.check()?;
+        let mut guard = lock(&inner.recorder);
+        let rec = &mut *guard;
+        let pipeline = match rec.cache.find(info.hash) {
+            Some(found) => found.clone(),
+            None => rec.cache.make(&inner.device, &inner.caps, info)?,
+        };
+        rec.record(inner, &pipeline, &bound[..n], params, groups)
+    }
+
+    /// Copies `bytes` bytes between storages; offsets and length are multiples of four.
+    ///
+    /// # Errors
+    /// If a range does not fit or is not aligned.
+    pub fn copy(&self, from: &Storage, from_offset: u64, to: &Storage, to_offset: u64, bytes: u64) -> Result<()> {
+        let fits = |s: &Storage, o: u64| o.checked_add(bytes).is_some_and(|end| end <= s.bytes().next_multiple_of(4));
+        if !fits(from, from_offset) || !fits(to, to_offset) || (from_offset | to_offset | bytes) % 4 != 0 {
+            return Err(GpuError::Transfer(format!(
+                "cannot copy {bytes} bytes from {from:?} at {from_offset} to {to:?} at {to_offset}: \
+                 ranges must fit and be multiples of four"
+            )));
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        if from.same_buffer(to) {
+            return Err(GpuError::Transfer(format!("{from:?} and {to:?} share one buffer; copy through a third")));
+        }
+        self.check()?;
+        let mut rec = lock(&self.inner.recorder);
+        rec.encoder(&self.inner.device).copy_buffer_to_buffer(
+            from.buffer(),
+            from.offset() + from_offset,
+            to.buffer(),
+            to.offset() + to_offset,
+            bytes,
+        );
+        rec.after(&self.inner, 2 * bytes);
+        Ok(())
+    }
+
+    /// Fills a storage with zero bytes.
+    ///
+    /// # Errors
+    /// If the device reported a fault earlier.
+    pub fn zero(&self, storage: &Storage) -> Result<()> {
+        self.check()?;
+        let mut rec = lock(&self.inner.recorder);
+        rec.encoder(&self.inner.device).clear_buffer(
+            storage.buffer(),
+            storage.offset(),
+            Some(storage.bytes().max(1).next_multiple_of(4)),
+        );
+        rec.after(&self.inner, storage.bytes());
+        Ok(())
+    }
+
+    /// Submits what is recorded without waiting for it.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn flush(&self) -> Result<()> {
+        lock(&self.inner.recorder).submit(&self.inner);
+        self.check()
+    }
+
+    /// Submits what is recorded and waits until the device has done it all.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn wait(&self) -> Result<()> {
+        lock(&self.inner.recorder).submit(&self.inner);
+        // The only error of this wait is a time-out, and it has none.
+        let _ = self.inner.device.poll(wgpu::PollType::wait_indefinitely());
+        lock(&self.inner.recorder).in_flight.clear();
+        self.check()
+    }
+
+    /// The fault reported since the last call, if any. A lost device stays lost.
+    pub fn check(&self) -> Result<()> {
+        let faults = &self.inner.faults;
+        if !faults.any.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let last = self.last_kernels();
+        let mut first = lock(&faults.first);
+        match first.clone() {
+            None => Ok(()),
+            Some(Fault::Lost(reason)) => Err(GpuError::Lost { reason, last }),
+            Some(Fault::Driver(reason)) => {
+                *first = None;
+                faults.any.store(false, Ordering::Release);
+                Err(GpuError::Driver { reason, last })
+            }
+            Some(Fault::OutOfMemory) => {
+                *first = None;
+                faults.any.store(false, Ordering::Release);
+                Err(GpuError::out_of_memory(0, "driver", &lock(&self.inner.pool).report()))
+            }
+        }
+    }
+
+    fn last_kernels(&self) -> String {
+        // `try_lock`: a fault may be reported from inside a submission, which holds the recorder.
+        match self.inner.recorder.try_lock() {
+            Ok(rec) => rec.last.iter().map(|n| n.as_ref()).collect::<Vec<_>>().join(", "),
+            Err(_) => String::new(),
+        }
+    }
+
+    pub(crate) fn recorder(&self) -> std::sync::MutexGuard<'_, Recorder> {
+        lock(&self.inner.recorder)
+    }
+
+    /// Measures every kernel from now on: see [`Gpu::profile`]. Slower while it lasts.
+    ///
+    /// # Errors
+    /// If the device has no timestamps.
+    pub fn start_profile(&self) -> Result<()> {
+        if !self.inner.caps.timestamps {
+            return Err(GpuError::Option(
+                "profiling needs timestamp queries, which this device does not have or which are switched off".into(),
+            ));
+        }
+        self.wait()?;
+        lock(&self.inner.recorder).profiler = Some(Profiler::new(&self.inner.device, &self.inner.queue));
+        Ok(())
+    }
+
+    /// Ends the measurement and returns its table; empty if none was started.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn profile(&self) -> Result<Profile> {
+        self.wait()?;
+        let profiler = lock(&self.inner.recorder).profiler.take();
+        Ok(profiler.map(Profiler::finish).unwrap_or_default())
+    }
+
+    /// Splits `count` workgroups over two grid dimensions where one is too few: the grid, and its width, which the
+    /// kernel needs as `gx` (`group = y * gx + x`). The last row may reach past `count`.
+    ///
+    /// # Errors
+    /// If not even two dimensions hold that many.
+    pub fn grid(&self, count: u64) -> Result<([u32; 3], u32)> {
+        let max = u64::from(self.inner.caps.max_grid);
+        if count <= max {
+            return Ok(([count as u32, 1, 1], count as u32));
+        }
+        // Rows of nearly equal length leave few idle workgroups in the last.
+        let rows = count.div_ceil(max);
+        if rows > max {
+            return Err(GpuError::Dispatch {
+                kernel: "grid".into(),
+                reason: format!("{count} workgroups are more than the device takes; split the tensor"),
+            });
+        }
+        let gx = count.div_ceil(rows);
+        Ok(([gx as u32, rows as u32, 1], gx as u32))
+    }
+}
+
+impl Recorder {
+    fn record(
+        &mut self,
+        inner: &Inner,
+        pipeline: &Arc<Pipeline>,
+        bound: &[&Storage],
+        params: &[u8],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        if self.ring.as_ref().is_some_and(Ring::is_full) || self.profiler.as_ref().is_some_and(Profiler::is_full) {
+            self.submit(inner);
+        }
+        let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
+        if let Some(profiler) = &mut self.profiler {
+            // One pass a kernel: the only timestamps every backend has.
+            self.pass = None;
+            self.current = (0, None);
+            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
+            let writes = profiler.begin(&pipeline.name, bytes, std::mem::take(&mut self.work));
+            let desc = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+            self.pass = Some(encoder.begin_compute_pass(&desc).forget_lifetime());
+        } else if self.pass.is_none() {
+            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
+            self.pass = Some(encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+            self.current = (0, None);
+        }
+        let Some(pass) = &mut self.pass else { return Ok(()) };
+        if self.current.0 != pipeline.key {
+            pass.set_pipeline(&pipeline.raw);
+            self.current.0 = pipeline.key;
+        }
+        let key = BindKey::new(&pipeline.layout, bound);
+        if self.current.1 != Some(key) {
+            let group = self.cache.group(&inner.device, &pipeline.layout, &key, bound);
+            pass.set_bind_group(0, group, &[]);
+            self.current.1 = Some(key);
+        }
+        match &mut self.ring {
+            // Every kernel's pipeline layout holds the ring's group, also where the kernel has no parameters.
+            Some(ring) => {
+                let offset = ring.push(params);
+                pass.set_bind_group(1, &ring.group, &[offset]);
+            }
+            None if pipeline.has_params => pass.set_immediates(0, params),
+            None => {}
+        }
+        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+        if self.last.len() == 8 {
+            self.last.pop_front();
+        }
+        self.last.push_back(pipeline.name.clone());
+        self.counters.dispatches += 1;
+        self.after(inner, bytes);
+        Ok(())
+    }
+
+    /// The encoder, outside any pass.
+    pub(crate) fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.current = (0, None);
+        self.encoder.get_or_insert_with(|| new_encoder(device))
+    }
+
+    /// The transfers and the encoder, outside any pass.
+    pub(crate) fn transfers_and_encoder(
+        &mut self,
+        device: &wgpu::Device,
+    ) -> (&mut Transfers, &mut wgpu::CommandEncoder) {
+        self.pass = None;
+        self.current = (0, None);
+        (&mut self.transfers, self.encoder.get_or_insert_with(|| new_encoder(device)))
+    }
+
+    /// Counts one recorded command and submits when enough have come together.
+    pub(crate) fn after(&mut self, inner: &Inner, bytes: u64) {
+        self.pending += 1;
+        self.pending_bytes += bytes;
+        let enough = if self.idle { FIRST_SUBMIT_DISPATCHES } else { SUBMIT_DISPATCHES };
+        if self.pending >= enough || self.pending_bytes >= SUBMIT_BYTES {
+            self.submit(inner);
+            self.idle = false;
+        }
+    }
+
+    /// Hands everything recorded to the device.
+    pub(crate) fn submit(&mut self, inner: &Inner) {
+        self.pass = None;
+        self.current = (0, None);
+        self.pending = 0;
+        self.pending_bytes = 0;
+        self.idle = true;
+        let Some(mut encoder) = self.encoder.take() else { return };
+        if let Some(profiler) = &mut self.profiler {
+            profiler.resolve(&mut encoder);
+        }
+        if let Some(ring) = &mut self.ring {
+            ring.write(&inner.queue);
+        }
+        self.transfers.before_submit();
+        let index = inner.queue.submit([encoder.finish()]);
+        self.transfers.after_submit();
+        if let Some(profiler) = &mut self.profiler {
+            profiler.collect(&inner.device);
+        }
+        self.counters.submits += 1;
+        self.in_flight.push_back(index);
+        while self.in_flight.len() > MAX_IN_FLIGHT {
+            if let Some(oldest) = self.in_flight.pop_front() {
+                let wait = wgpu::PollType::Wait { submission_index: Some(oldest), timeout: None };
+                // The only error of this wait is a time-out, and it has none.
+                let _ = inner.device.poll(wait);
+            }
+        }
+    }
+}
+
+fn new_encoder(device: &wgpu::Device) -> wgpu::CommandEncoder {
+    device.create_command_encoder(&Default::default())
+}
+
+impl Ring {
+    fn new(device: &wgpu::Device, cache: &mut Cache) -> Self {
+        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: u64::from(RING_SLOTS * RING_STRIDE),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("params"),
+            layout: &cache.uniform_layout(device),
+            entries: &[wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffer,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(PARAM_BYTES.into()),
+                }),
+            }],
+        });
+        Self { buffer, group, bytes: vec![0; (RING_SLOTS * RING_STRIDE) as usize], used: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.used == RING_SLOTS
+    }
+
+    /// The dynamic offset of a slot that holds `params`.
+    fn push(&mut self, params: &[u8]) -> u32 {
+        let offset = self.used * RING_STRIDE;
+        self.bytes[offset as usize..][..params.len()].copy_from_slice(params);
+        self.used += 1;
+        offset
+    }
+
+    /// All slots in one write, which the queue puts before the submission that follows and after the one before.
+    fn write(&mut self, queue: &wgpu::Queue) {
+        let n = (self.used * RING_STRIDE) as usize;
+        if n > 0 {
+            queue.write_buffer(&self.buffer, 0, &self.bytes[..n]);
+        }
+        self.used = 0;
+    }
+}

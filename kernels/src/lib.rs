@@ -1,0 +1,53 @@
+//! Host side of shadegrad's kernels: the device, its memory, pipelines, dispatch and profiling, and one module of plain
+//! functions per kernel family. There is no autograd here and no tensor: functions take [`Storage`]s and sizes.
+//!
+//! ```no_run
+//! use shadegrad_kernels::{Gpu, Options, fill};
+//! let gpu = Gpu::new(Options::from_env()?)?;
+//! let x = gpu.alloc(4 * 1000, "x")?;
+//! fill::f32(&gpu, &x, 1000, 0.5)?;
+//! assert_eq!(gpu.read(&x)?.len(), 4000);
+//! # Ok::<(), shadegrad_kernels::GpuError>(())
+//! ```
+#![deny(missing_docs, unsafe_code)]
+
+mod adapter;
+mod error;
+mod gpu;
+mod memory;
+mod pipeline;
+mod profile;
+mod transfer;
+mod user;
+
+pub mod attention;
+pub mod augment;
+pub mod conv;
+pub mod elementwise;
+pub mod fft;
+pub mod fill;
+pub mod index;
+pub mod linalg;
+pub mod loss;
+pub mod matmul;
+pub mod norm;
+pub mod optim;
+pub mod pool;
+pub mod random;
+pub mod reduce;
+pub mod resize;
+pub mod scan;
+pub mod softmax;
+pub mod spiking;
+
+pub use adapter::{AdapterDescription, Caps, Class, Disabled, Options};
+pub use error::GpuError;
+pub use gpu::{Counters, Gpu};
+pub use memory::{MemoryReport, Storage};
+pub use profile::{KernelTime, Profile};
+pub use transfer::PendingRead;
+pub use user::UserKernel;
+pub use wgpu;
+
+/// `Result` with this crate's [`GpuError`].
+pub type Result<T, E = GpuError> = std::result::Result<T, E>;

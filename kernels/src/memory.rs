@@ -1,0 +1,222 @@
+//! Pooled device memory: size classes, free lists, accounting by label.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Storage offsets of views are multiples of this, which satisfies every device's alignment.
+pub const VIEW_ALIGN: u64 = 256;
+
+/// Locks `m`; a panic elsewhere while it was held does not make the data unusable here.
+pub(crate) fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rounds up to the size classes 256 bytes x {1, 1.25, 1.5, 1.75} x 2^k.
+pub(crate) fn size_class(bytes: u64) -> u64 {
+    let bytes = bytes.max(256);
+    let power = 1u64 << (63 - bytes.leading_zeros());
+    let step = power / 4;
+    power + (bytes - power).div_ceil(step) * step
+}
+
+/// What the pool holds at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryReport {
+    /// Bytes in use.
+    pub live: u64,
+    /// Bytes kept for reuse.
+    pub cached: u64,
+    /// The most bytes that were in use at once.
+    pub peak: u64,
+    /// Buffers in use.
+    pub live_buffers: usize,
+    /// Bytes in use by label, largest first.
+    pub by_label: Vec<(&'static str, u64)>,
+}
+
+#[derive(Default)]
+pub(crate) struct Pool {
+    /// Free buffers by size class. The lowest id is taken first, so that what a training step receives depends only on
+    /// which buffers are free and not on the order of their return: warm steps then see the same buffers, and their
+    /// cached bind groups.
+    free: BTreeMap<u64, BTreeSet<u64>>,
+    buffers: HashMap<u64, wgpu::Buffer>,
+    live: u64,
+    cached: u64,
+    peak: u64,
+    live_buffers: usize,
+    by_label: HashMap<&'static str, u64>,
+    next_id: u64,
+}
+
+impl Pool {
+    /// A free buffer of exactly this class.
+    pub(crate) fn take(&mut self, class: u64) -> Option<(u64, wgpu::Buffer)> {
+        let id = self.free.get_mut(&class)?.pop_first()?;
+        self.cached -= class;
+        Some((id, self.buffers.remove(&id)?))
+    }
+
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn count_in(&mut self, bytes: u64, label: &'static str) {
+        self.live += bytes;
+        self.live_buffers += 1;
+        self.peak = self.peak.max(self.live);
+        *self.by_label.entry(label).or_default() += bytes;
+    }
+
+    fn give_back(&mut self, id: u64, class: u64, label: &'static str, buffer: wgpu::Buffer) {
+        self.live -= class;
+        self.live_buffers -= 1;
+        if let Some(n) = self.by_label.get_mut(label) {
+            *n -= class;
+        }
+        self.cached += class;
+        self.free.entry(class).or_default().insert(id);
+        self.buffers.insert(id, buffer);
+    }
+
+    /// Lets go of every cached buffer.
+    pub(crate) fn trim(&mut self) {
+        self.free.clear();
+        self.buffers.clear();
+        self.cached = 0;
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.live
+    }
+
+    pub(crate) fn report(&self) -> MemoryReport {
+        let mut by_label: Vec<_> = self.by_label.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (*l, *n)).collect();
+        by_label.sort_by_key(|&(label, n)| (std::cmp::Reverse(n), label));
+        MemoryReport { live: self.live, cached: self.cached, peak: self.peak, live_buffers: self.live_buffers, by_label }
+    }
+
+    pub(crate) fn reset_peak(&mut self) {
+        self.peak = self.live;
+    }
+}
+
+/// One buffer on loan from the pool, or one that belongs to the embedding application.
+struct Block {
+    buffer: Option<wgpu::Buffer>,
+    id: u64,
+    class: u64,
+    label: &'static str,
+    /// `None` for an application's own buffer, which is not ours to reuse.
+    pool: Option<Arc<Mutex<Pool>>>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let (Some(pool), Some(buffer)) = (&self.pool, self.buffer.take()) {
+            lock(pool).give_back(self.id, self.class, self.label, buffer);
+        }
+    }
+}
+
+/// A range of device memory. Clones share it; the last drop returns it to the pool.
+///
+/// The bytes behind a storage reach at least to the next multiple of 16, so kernels may read and write whole `vec4`s.
+#[derive(Clone)]
+pub struct Storage {
+    block: Arc<Block>,
+    offset: u64,
+    bytes: u64,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Storage({} #{}, {}+{})", self.block.label, self.block.id, self.offset, self.bytes)
+    }
+}
+
+impl Storage {
+    pub(crate) fn pooled(
+        pool: &Arc<Mutex<Pool>>,
+        id: u64,
+        class: u64,
+        label: &'static str,
+        buffer: wgpu::Buffer,
+        bytes: u64,
+    ) -> Self {
+        lock(pool).count_in(class, label);
+        let block = Block { buffer: Some(buffer), id, class, label, pool: Some(pool.clone()) };
+        Self { block: Arc::new(block), offset: 0, bytes }
+    }
+
+    pub(crate) fn external(id: u64, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Self {
+        let block = Block { class: buffer.size(), buffer: Some(buffer), id, label: "external", pool: None };
+        Self { block: Arc::new(block), offset, bytes }
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// First byte within the buffer.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The buffer itself, for an embedding application. Flush before using it there, and keep this storage alive
+    /// while you do: afterwards the pool hands the buffer to someone else.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        // The option is empty only inside `Block::drop`, when no storage is left.
+        match &self.block.buffer {
+            Some(buffer) => buffer,
+            None => unreachable!("a storage outlived its block"),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.block.id
+    }
+
+    /// Bytes bound to a kernel: up to the next multiple of 16.
+    pub(crate) fn bound_bytes(&self) -> u64 {
+        self.bytes.max(1).next_multiple_of(16)
+    }
+
+    /// True if both lie in one buffer, so that one kernel cannot read the one and write the other.
+    pub fn same_buffer(&self, other: &Self) -> bool {
+        self.block.id == other.block.id
+    }
+
+    /// True when nobody else holds this memory, so that an operation may overwrite it.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.block) == 1
+    }
+
+    /// A view of `bytes` bytes from `offset`, relative to this storage. `None` if it reaches past the end, or if the
+    /// offset is not a multiple of [`VIEW_ALIGN`].
+    pub fn view(&self, offset: u64, bytes: u64) -> Option<Self> {
+        let fits = offset.checked_add(bytes)? <= self.bytes && offset.is_multiple_of(VIEW_ALIGN);
+        fits.then(|| Self { block: self.block.clone(), offset: self.offset + offset, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_waste_at_most_a_quarter() {
+        assert_eq!(size_class(0), 256);
+        assert_eq!(size_class(256), 256);
+        assert_eq!(size_class(257), 320);
+        assert_eq!(size_class(448), 448);
+        assert_eq!(size_class(449), 512);
+        assert_eq!(size_class(1 << 20), 1 << 20);
+        for n in 1..5000u64 {
+            let c = size_class(n);
+            assert!(c >= n && c % 16 == 0 && (n <= 256 || c <= n + n / 4), "{n} -> {c}");
+        }
+    }
+}

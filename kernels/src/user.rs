@@ -1,0 +1,64 @@
+//! A user's own WGSL kernel.
+
+use std::sync::Arc;
+
+use shadegrad_shaders::{Access, KernelInfo};
+
+use crate::memory::Storage;
+use crate::{Gpu, Result};
+
+/// A kernel from WGSL text that the user hands in. It follows the conventions of the built-in ones: read-only buffers
+/// at `@group(0) @binding(0..R)`, then writable ones, parameters in `var<immediate>` of at most 128 bytes (scalars and
+/// `vec4`s), entry point `main`. The preprocessor's `#import`, `#define`, `#if` and `#for` are available.
+#[derive(Clone)]
+pub struct UserKernel {
+    info: Arc<KernelInfo>,
+    reads: usize,
+}
+
+impl UserKernel {
+    /// Preprocesses, parses, validates and reflects `wgsl`. Needs no device.
+    ///
+    /// # Errors
+    /// With the line and the reason.
+    pub fn new(name: &str, wgsl: &str) -> Result<Self> {
+        Self::with_defines(name, wgsl, &[])
+    }
+
+    /// [`UserKernel::new`] with preprocessor definitions.
+    ///
+    /// # Errors
+    /// With the line and the reason.
+    pub fn with_defines(name: &str, wgsl: &str, defines: &[(&str, &str)]) -> Result<Self> {
+        let text = shadegrad_shaders::preprocess(name, wgsl, defines)?;
+        let info = shadegrad_shaders::reflect(name, &text)?;
+        let reads = info.access.iter().filter(|a| **a == Access::Read).count();
+        Ok(Self { info: Arc::new(info), reads })
+    }
+
+    /// What reflection found: buffers, workgroup size, parameters.
+    pub fn info(&self) -> &KernelInfo {
+        &self.info
+    }
+
+    /// Records the kernel over `groups` workgroups. `params` are the bytes of its parameter struct.
+    ///
+    /// # Errors
+    /// If the number of buffers or the size of the parameters differs from the text's, or the driver refuses it.
+    pub fn dispatch(
+        &self,
+        gpu: &Gpu,
+        reads: &[&Storage],
+        writes: &[&Storage],
+        params: &[u8],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        if reads.len() != self.reads {
+            return Err(crate::GpuError::Dispatch {
+                kernel: self.info.name.to_string(),
+                reason: format!("reads {} buffers, got {}", self.reads, reads.len()),
+            });
+        }
+        gpu.dispatch_any(&self.info, reads, writes, params, groups)
+    }
+}

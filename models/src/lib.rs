@@ -1,0 +1,1 @@
+//! Architectures and papers on the shadegrad engine.

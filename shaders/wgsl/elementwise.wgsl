@@ -1,0 +1,215 @@
+// One or two tensors in, one out, element by element.
+//   unary_*    y = f(x), four elements an invocation; f may have two scalar parameters a, b
+//   dunary_*   dx = dy * f'(x) in one pass, for activations
+//   binary_*   z = f(x, y) where each operand is full (v), one scalar (s) or a row repeated over the leading dimensions (r)
+//   bcast_*    z = f(x, y) under any broadcasting, one element an invocation
+#import activation
+
+#define GROUP 256
+
+#kernel unary_$OP : OP in neg abs exp log log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu erf square sign floor ceil round clamp powf add_scalar mul_scalar is_nan is_finite
+#kernel dunary_$OP : OP in tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu square abs clamp
+#kernel binary_$OP_$X$Y : OP in add sub mul div pow maximum minimum gt ge lt le eq ne, X in v s r, Y in v s r if (X == v) + (Y == v) > 0
+#kernel bcast_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne
+
+#if KERNEL == unary || KERNEL == dunary
+struct UnaryParams { n4: u32, gx: u32, a: f32, b: f32 }
+var<immediate> p: UnaryParams;
+#endif
+
+#if KERNEL == unary
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+
+fn f(v: f32) -> f32 {
+#if OP == neg
+    return -v;
+#elif OP == abs || OP == exp || OP == sqrt || OP == sin || OP == cos || OP == floor || OP == ceil || OP == round || OP == sign
+    return $OP(v);
+#elif OP == log || OP == log1p || OP == expm1 || OP == tanh || OP == sigmoid || OP == erf || OP == softplus || OP == silu || OP == gelu || OP == gelu_tanh
+    return sg_$OP(v);
+#elif OP == rsqrt
+    return inverseSqrt(v);
+#elif OP == recip
+    return 1.0 / v;
+#elif OP == relu
+    // Not max(): that would turn NaN into 0 and hide it.
+    return select(v, 0.0, v < 0.0);
+#elif OP == leaky_relu
+    return select(v, p.a * v, v < 0.0);
+#elif OP == elu
+    return select(v, p.a * sg_expm1(v), v < 0.0);
+#elif OP == square
+    return v * v;
+#elif OP == clamp
+    return select(select(v, p.b, v > p.b), p.a, v < p.a);
+#elif OP == powf
+    return sg_pow(v, p.a);
+#elif OP == add_scalar
+    return v + p.a;
+#elif OP == mul_scalar
+    return v * p.a;
+#elif OP == is_nan
+    return select(0.0, 1.0, sg_is_nan(v));
+#elif OP == is_finite
+    return select(1.0, 0.0, sg_is_nan(v) || sg_is_inf(v));
+#endif
+}
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+    if (i < p.n4) {
+        let v = x[i];
+        y[i] = vec4<f32>(f(v.x), f(v.y), f(v.z), f(v.w));
+    }
+}
+#endif
+
+#if KERNEL == dunary
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dx: array<vec4<f32>>;
+
+fn df(v: f32) -> f32 {
+#if OP == tanh
+    let t = sg_tanh(v);
+    return 1.0 - t * t;
+#elif OP == sigmoid
+    let s = sg_sigmoid(v);
+    return s * (1.0 - s);
+#elif OP == softplus
+    return sg_sigmoid(v);
+#elif OP == silu
+    let s = sg_sigmoid(v);
+    return s * (1.0 + v * (1.0 - s));
+#elif OP == gelu
+    // 1/sqrt(2), 1/sqrt(2 pi)
+    return 0.5 * (1.0 + sg_erf(v * 0.70710678)) + v * 0.39894228 * exp(-0.5 * v * v);
+#elif OP == gelu_tanh
+    // sqrt(2/pi)
+    let t = sg_tanh(0.79788456 * (v + 0.044715 * v * v * v));
+    return 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * 0.79788456 * (1.0 + 0.134145 * v * v);
+#elif OP == relu
+    return select(0.0, 1.0, v > 0.0);
+#elif OP == leaky_relu
+    return select(p.a, 1.0, v > 0.0);
+#elif OP == elu
+    return select(p.a * exp(v), 1.0, v > 0.0);
+#elif OP == square
+    return 2.0 * v;
+#elif OP == abs
+    return sign(v);
+#elif OP == clamp
+    return select(0.0, 1.0, v >= p.a && v <= p.b);
+#endif
+}
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+    if (i < p.n4) {
+        let v = x[i];
+        let d = vec4<f32>(df(v.x), df(v.y), df(v.z), df(v.w));
+        // Where the slope is zero an infinite gradient must not become NaN.
+        dx[i] = select(dy[i] * d, vec4<f32>(0.0), d == vec4<f32>(0.0));
+    }
+}
+#endif
+
+#if KERNEL == binary || KERNEL == bcast
+fn f(u: f32, v: f32) -> f32 {
+#if OP == add
+    return u + v;
+#elif OP == sub
+    return u - v;
+#elif OP == mul
+    return u * v;
+#elif OP == div
+    return u / v;
+#elif OP == pow
+    return sg_pow(u, v);
+#elif OP == maximum
+    return select(select(u, v, v > u), v, sg_is_nan(v));
+#elif OP == minimum
+    return select(select(u, v, v < u), v, sg_is_nan(v));
+#elif OP == gt
+    return select(0.0, 1.0, u > v);
+#elif OP == ge
+    return select(0.0, 1.0, u >= v);
+#elif OP == lt
+    return select(0.0, 1.0, u < v);
+#elif OP == le
+    return select(0.0, 1.0, u <= v);
+#elif OP == eq
+    return select(0.0, 1.0, u == v);
+#elif OP == ne
+    return select(1.0, 0.0, u == v);
+#endif
+}
+#endif
+
+#if KERNEL == binary
+// row4: length of a repeated row in vec4s.
+struct BinaryParams { n4: u32, gx: u32, row4: u32 }
+var<immediate> p: BinaryParams;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> z: array<vec4<f32>>;
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+    if (i < p.n4) {
+#if X == v
+        let u = x[i];
+#elif X == s
+        let u = vec4<f32>(x[0].x);
+#else
+        let u = x[i % p.row4];
+#endif
+#if Y == v
+        let v = y[i];
+#elif Y == s
+        let v = vec4<f32>(y[0].x);
+#else
+        let v = y[i % p.row4];
+#endif
+        z[i] = vec4<f32>(f(u.x, v.x), f(u.y, v.y), f(u.z, v.z), f(u.w, v.w));
+    }
+}
+#endif
+
+#if KERNEL == bcast
+// Up to eight dimensions, the last first: its length, and each operand's stride (0 where it is repeated).
+struct BcastParams {
+    n: u32, gx: u32, rank: u32, pad: u32,
+    dims0: vec4<u32>, dims1: vec4<u32>,
+    xs0: vec4<u32>, xs1: vec4<u32>,
+    ys0: vec4<u32>, ys1: vec4<u32>,
+}
+var<immediate> p: BcastParams;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> z: array<f32>;
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+    if (i < p.n) {
+        var rest = i;
+        var a = 0u;
+        var b = 0u;
+#for d in 0..8
+        if (p.rank > ${d}u) {
+            let q = rest / p.dims${d / 4}[${d % 4}];
+            let r = rest - q * p.dims${d / 4}[${d % 4}];
+            a += r * p.xs${d / 4}[${d % 4}];
+            b += r * p.ys${d / 4}[${d % 4}];
+            rest = q;
+        }
+#endfor
+        z[i] = f(x[a], y[b]);
+    }
+}
+#endif

@@ -1,0 +1,20 @@
+// Activations that more than one family uses.
+#import math
+
+fn sg_softplus(v: f32) -> f32 {
+  return max(v, 0.0) + sg_log1p(exp(-abs(v)));
+}
+
+fn sg_silu(v: f32) -> f32 {
+  return v * sg_sigmoid(v);
+}
+
+// 1/sqrt(2)
+fn sg_gelu(v: f32) -> f32 {
+  return 0.5 * v * (1.0 + sg_erf(v * 0.70710678));
+}
+
+// sqrt(2/pi)
+fn sg_gelu_tanh(v: f32) -> f32 {
+  return 0.5 * v * (1.0 + sg_tanh(0.79788456 * (v + 0.044715 * v * v * v)));
+}

@@ -1,0 +1,182 @@
+//! One recorded operation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::autograd::recording;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+type Backward = Box<dyn Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+type Hook = Box<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// One recorded operation, or a leaf.
+pub struct Node {
+    id: u64,
+    name: &'static str,
+    shape: Box<[usize]>,
+    inputs: Vec<Option<Arc<Node>>>,
+    /// Gradient-free operations that inputs without a node came from.
+    cuts: Vec<&'static str>,
+    /// `None` in a leaf, and once the graph was freed.
+    backward: Mutex<Option<Backward>>,
+    hooks: Mutex<Vec<Hook>>,
+}
+
+/// What a backward rule may ask while it runs.
+pub struct Ctx {
+    node: Arc<Node>,
+    needs: Vec<bool>,
+    create_graph: bool,
+}
+
+impl Ctx {
+    /// Whether anybody wants the gradient of input `i`; return `None` for it otherwise.
+    pub fn needs(&self, i: usize) -> bool {
+        self.needs.get(i).copied().unwrap_or(false)
+    }
+
+    /// Whether the gradients must be differentiable. If not, a fused kernel without a backward rule will do.
+    pub fn create_graph(&self) -> bool {
+        self.create_graph
+    }
+
+    /// The operation's own result, from the detached copy that its backward rule kept, attached to the graph again.
+    /// (A rule that held its result itself would keep it alive forever.)
+    pub fn output(&self, saved: &Tensor) -> Tensor {
+        saved.with(saved.shape(), self.create_graph.then(|| self.node.clone()), None)
+    }
+}
+
+impl Node {
+    fn new(name: &'static str, shape: &[usize], inputs: &[&Tensor], backward: Option<Backward>) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name,
+            shape: shape.into(),
+            inputs: inputs.iter().map(|t| t.0.node.clone()).collect(),
+            cuts: inputs.iter().filter_map(|t| t.0.cut).collect(),
+            backward: Mutex::new(backward),
+            hooks: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The operation's name; `leaf` for a leaf.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn inputs(&self) -> &[Option<Arc<Node>>] {
+        &self.inputs
+    }
+
+    pub(crate) fn cuts(&self) -> &[&'static str] {
+        &self.cuts
+    }
+
+    pub(crate) fn run_hooks(&self, mut grad: Tensor) -> Result<Tensor> {
+        for hook in self.hooks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(changed) = hook(&grad)? {
+                grad = changed;
+            }
+        }
+        Ok(grad)
+    }
+
+    /// Gradients of the inputs. Frees the rule and what it saved unless `retain`.
+    pub(crate) fn backward(
+        self: &Arc<Self>,
+        grad: &Tensor,
+        needs: Vec<bool>,
+        create_graph: bool,
+        retain: bool,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut slot = self.backward.lock().unwrap_or_else(PoisonError::into_inner);
+        let rule = slot.take().ok_or_else(|| {
+            Error::Gradient(format!(
+                "the graph of `{}` was freed by an earlier backward pass; keep it with retain_graph",
+                self.name
+            ))
+        })?;
+        let ctx = Ctx { node: self.clone(), needs, create_graph };
+        let grads = rule(&ctx, grad);
+        if retain {
+            *slot = Some(rule);
+        }
+        grads
+    }
+}
+
+impl Drop for Node {
+    /// Without this a long chain of nodes would be dropped by recursion and overflow the stack.
+    fn drop(&mut self) {
+        let mut stack: Vec<Arc<Node>> = self.inputs.drain(..).flatten().collect();
+        // The rule may hold the same inputs: they are in `stack` now, so dropping it ends no chain.
+        *self.backward.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        while let Some(node) = stack.pop() {
+            if let Some(mut node) = Arc::into_inner(node) {
+                stack.extend(node.inputs.drain(..).flatten());
+                *node.backward.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+    }
+}
+
+impl Tensor {
+    /// Gives `self`, a fresh result of operation `op` on `inputs`, its backward rule. The rule gets the gradient of the
+    /// result and returns one gradient per input, `None` where [`Ctx::needs`] says that nobody wants it. It must be
+    /// made of tensor operations, so that it can be differentiated again.
+    pub(crate) fn record<F>(self, op: &'static str, inputs: &[&Tensor], backward: F) -> Tensor
+    where
+        F: Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+    {
+        if recording() && inputs.iter().any(|t| t.requires_grad()) {
+            let node = Node::new(op, self.shape(), inputs, Some(Box::new(backward)));
+            return self.with(self.shape(), Some(node), None);
+        }
+        match inputs.iter().find_map(|t| t.0.cut) {
+            Some(cut) => self.with(self.shape(), None, Some(cut)),
+            None => self,
+        }
+    }
+
+    /// Marks `self`, a fresh result of `op`, as having no gradient: asking for one is an error that names `op`.
+    pub(crate) fn record_cut(self, op: &'static str, inputs: &[&Tensor]) -> Tensor {
+        if inputs.iter().any(|t| t.requires_grad() || t.0.cut.is_some()) {
+            return self.with(self.shape(), None, Some(op));
+        }
+        self
+    }
+
+    /// The same values as a leaf: a variable that gradients can be taken with respect to.
+    pub fn leaf(&self) -> Tensor {
+        self.with(self.shape(), Some(Node::new("leaf", self.shape(), &[], None)), None)
+    }
+
+    /// The same values as a constant.
+    pub fn detach(&self) -> Tensor {
+        self.with(self.shape(), None, None)
+    }
+
+    /// Calls `hook` with the gradient of this tensor in every backward pass; what it returns, if anything, replaces it.
+    ///
+    /// # Errors
+    /// If the tensor is a constant.
+    pub fn on_grad(&self, hook: impl Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static) -> Result<()> {
+        let Some(node) = &self.0.node else {
+            return Err(Error::Gradient(format!("a hook on {:?}, a constant, would never run", self.shape())));
+        };
+        node.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! Reverse-mode autograd on handwritten WGSL compute shaders: training on any Vulkan, Metal or DX12 GPU.
+#![deny(missing_docs, unsafe_code)]
+
+mod error;
+mod ops;
+mod tensor;
+
+pub mod autograd;
+pub mod data;
+pub mod metrics;
+pub mod rng;
+
+pub use error::{Error, Result};
+pub use shadegrad_kernels as kernels;
+pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
+pub use tensor::{DType, MAX_RANK, Tensor};

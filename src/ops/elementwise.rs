@@ -1,0 +1,449 @@
+//! Element by element: unary and binary functions with numpy's broadcasting, comparisons and selection.
+
+use std::ops;
+
+use shadegrad_kernels::elementwise::{self as k, Binary, Unary, UnaryGrad};
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, MAX_RANK, Tensor};
+
+/// The shape that numpy's rules give for two operands: aligned to the right, lengths equal or one.
+pub(crate) fn broadcast_shape(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
+    let mut out = Vec::with_capacity(rank);
+    for i in 0..rank {
+        out.push(match (at(a, i), at(b, i)) {
+            (x, y) if x == y => x,
+            (1, y) => y,
+            (x, 1) => x,
+            (x, y) => {
+                return Err(Error::shape(
+                    op,
+                    format!(
+                        "{a:?} and {b:?} do not broadcast: {x} against {y} in dimension {i} of {rank}, counted from the \
+                         left after aligning to the right; lengths must be equal or one"
+                    ),
+                ));
+            }
+        });
+    }
+    if rank > MAX_RANK {
+        return Err(Error::shape(op, format!("{out:?} has {rank} dimensions, at most {MAX_RANK} work")));
+    }
+    Ok(out)
+}
+
+impl Tensor {
+    fn unary(&self, op: &'static str, f: Unary, a: f32, b: f32) -> Result<Tensor> {
+        self.want(op, DType::F32)?;
+        let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, op)?;
+        if out.numel() > 0 {
+            k::unary(self.gpu(), f, self.storage(), out.storage(), out.numel(), a, b)?;
+        }
+        Ok(out)
+    }
+
+    /// `grad * f'(self)` in one kernel, not differentiable again.
+    fn unary_grad(&self, op: &'static str, f: UnaryGrad, grad: &Tensor, a: f32, b: f32) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, op)?;
+        if out.numel() > 0 {
+            let n = out.numel();
+            k::unary_grad(self.gpu(), f, self.storage(), grad.storage(), out.storage(), n, a, b)?;
+        }
+        Ok(out)
+    }
+
+    /// A unary function with a fused gradient and, for when that must be differentiable, its slope from tensor
+    /// operations.
+    fn fused<S>(&self, op: &'static str, f: Unary, df: UnaryGrad, a: f32, b: f32, slope: S) -> Result<Tensor>
+    where
+        S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let x = self.clone();
+        Ok(self.unary(op, f, a, b)?.record(op, &[self], move |ctx, grad| {
+            let dx = if ctx.create_graph() { grad.mul(&slope(&x)?)? } else { x.unary_grad(op, df, grad, a, b)? };
+            Ok(vec![Some(dx)])
+        }))
+    }
+
+    /// A unary function whose slope is computed from its input.
+    fn from_input<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
+    where
+        S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let x = self.clone();
+        Ok(self.unary(op, f, 0.0, 0.0)?.record(op, &[self], move |_, grad| Ok(vec![Some(grad.mul(&slope(&x)?)?)])))
+    }
+
+    /// A unary function whose slope is computed from its result.
+    fn from_output<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
+    where
+        S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let out = self.unary(op, f, 0.0, 0.0)?;
+        let saved = out.detach();
+        Ok(out.record(op, &[self], move |ctx, grad| Ok(vec![Some(grad.mul(&slope(&ctx.output(&saved))?)?)])))
+    }
+
+    /// `-x`.
+    ///
+    /// # Errors
+    /// If the element type is not `F32` or the device refuses; so for all functions here.
+    pub fn neg(&self) -> Result<Tensor> {
+        Ok(self.unary("neg", Unary::Neg, 0.0, 0.0)?.record("neg", &[self], |_, grad| Ok(vec![Some(grad.neg()?)])))
+    }
+
+    /// `|x|`; the gradient at 0 is 0.
+    pub fn abs(&self) -> Result<Tensor> {
+        self.fused("abs", Unary::Abs, UnaryGrad::Abs, 0.0, 0.0, Tensor::sign)
+    }
+
+    /// `e^x`.
+    pub fn exp(&self) -> Result<Tensor> {
+        self.from_output("exp", Unary::Exp, |y| Ok(y.clone()))
+    }
+
+    /// Natural logarithm.
+    pub fn log(&self) -> Result<Tensor> {
+        self.from_input("log", Unary::Log, Tensor::recip)
+    }
+
+    /// `log(1 + x)`, accurate near 0.
+    pub fn log1p(&self) -> Result<Tensor> {
+        self.from_input("log1p", Unary::Log1p, |x| x.add_scalar(1.0)?.recip())
+    }
+
+    /// `e^x - 1`, accurate near 0.
+    pub fn expm1(&self) -> Result<Tensor> {
+        self.from_output("expm1", Unary::Expm1, |y| y.add_scalar(1.0))
+    }
+
+    /// Square root.
+    pub fn sqrt(&self) -> Result<Tensor> {
+        self.from_output("sqrt", Unary::Sqrt, |y| y.recip()?.mul_scalar(0.5))
+    }
+
+    /// `1 / sqrt(x)`.
+    pub fn rsqrt(&self) -> Result<Tensor> {
+        self.from_output("rsqrt", Unary::Rsqrt, |y| y.square()?.mul(y)?.mul_scalar(-0.5))
+    }
+
+    /// `1 / x`.
+    pub fn recip(&self) -> Result<Tensor> {
+        self.from_output("recip", Unary::Recip, |y| y.square()?.neg())
+    }
+
+    /// Sine.
+    pub fn sin(&self) -> Result<Tensor> {
+        self.from_input("sin", Unary::Sin, Tensor::cos)
+    }
+
+    /// Cosine.
+    pub fn cos(&self) -> Result<Tensor> {
+        self.from_input("cos", Unary::Cos, |x| x.sin()?.neg())
+    }
+
+    /// Hyperbolic tangent.
+    pub fn tanh(&self) -> Result<Tensor> {
+        self.fused("tanh", Unary::Tanh, UnaryGrad::Tanh, 0.0, 0.0, |x| x.tanh()?.square()?.neg()?.add_scalar(1.0))
+    }
+
+    /// `1 / (1 + e^-x)`.
+    pub fn sigmoid(&self) -> Result<Tensor> {
+        self.fused("sigmoid", Unary::Sigmoid, UnaryGrad::Sigmoid, 0.0, 0.0, |x| {
+            let s = x.sigmoid()?;
+            s.sub(&s.square()?)
+        })
+    }
+
+    /// `log(1 + e^x)`.
+    pub fn softplus(&self) -> Result<Tensor> {
+        self.fused("softplus", Unary::Softplus, UnaryGrad::Softplus, 0.0, 0.0, Tensor::sigmoid)
+    }
+
+    /// `x * sigmoid(x)` (Elfwing et al., 2017).
+    pub fn silu(&self) -> Result<Tensor> {
+        self.fused("silu", Unary::Silu, UnaryGrad::Silu, 0.0, 0.0, |x| {
+            let s = x.sigmoid()?;
+            s.add(&x.mul(&s)?.mul(&s.neg()?.add_scalar(1.0)?)?)
+        })
+    }
+
+    /// `x * Phi(x)` with the exact error function (Hendrycks and Gimpel, 2016).
+    pub fn gelu(&self) -> Result<Tensor> {
+        self.fused("gelu", Unary::Gelu, UnaryGrad::Gelu, 0.0, 0.0, |x| {
+            let cdf = x.mul_scalar(std::f32::consts::FRAC_1_SQRT_2)?.erf()?.add_scalar(1.0)?.mul_scalar(0.5)?;
+            let pdf = x.square()?.mul_scalar(-0.5)?.exp()?.mul_scalar(0.398_942_3)?;
+            cdf.add(&x.mul(&pdf)?)
+        })
+    }
+
+    /// The tanh approximation of [`Tensor::gelu`].
+    pub fn gelu_tanh(&self) -> Result<Tensor> {
+        self.fused("gelu_tanh", Unary::GeluTanh, UnaryGrad::GeluTanh, 0.0, 0.0, |x| {
+            const C: f32 = 0.797_884_6;
+            let x2 = x.square()?;
+            let t = x.mul(&x2.mul_scalar(0.044_715)?.add_scalar(1.0)?)?.mul_scalar(C)?.tanh()?;
+            let inner = x2.mul_scalar(3.0 * 0.044_715)?.add_scalar(1.0)?.mul_scalar(0.5 * C)?;
+            let sech2 = t.square()?.neg()?.add_scalar(1.0)?;
+            t.add_scalar(1.0)?.mul_scalar(0.5)?.add(&x.mul(&sech2)?.mul(&inner)?)
+        })
+    }
+
+    /// `max(x, 0)`; NaN stays NaN; the gradient at 0 is 0.
+    pub fn relu(&self) -> Result<Tensor> {
+        self.fused("relu", Unary::Relu, UnaryGrad::Relu, 0.0, 0.0, |x| x.gt_scalar(0.0))
+    }
+
+    /// `x` where positive, `slope * x` elsewhere.
+    pub fn leaky_relu(&self, slope: f32) -> Result<Tensor> {
+        self.fused("leaky_relu", Unary::LeakyRelu, UnaryGrad::LeakyRelu, slope, 0.0, move |x| {
+            x.gt_scalar(0.0)?.mul_scalar(1.0 - slope)?.add_scalar(slope)
+        })
+    }
+
+    /// `x` where positive, `alpha * (e^x - 1)` elsewhere (Clevert et al., 2015).
+    pub fn elu(&self, alpha: f32) -> Result<Tensor> {
+        self.fused("elu", Unary::Elu, UnaryGrad::Elu, alpha, 0.0, move |x| {
+            let negative = x.clamp(f32::MIN, 0.0)?.exp()?.mul_scalar(alpha)?;
+            let positive = x.gt_scalar(0.0)?;
+            positive.add(&positive.neg()?.add_scalar(1.0)?.mul(&negative)?)
+        })
+    }
+
+    /// The error function.
+    pub fn erf(&self) -> Result<Tensor> {
+        self.from_input("erf", Unary::Erf, |x| x.square()?.neg()?.exp()?.mul_scalar(std::f32::consts::FRAC_2_SQRT_PI))
+    }
+
+    /// `x^2`.
+    pub fn square(&self) -> Result<Tensor> {
+        self.fused("square", Unary::Square, UnaryGrad::Square, 0.0, 0.0, |x| x.mul_scalar(2.0))
+    }
+
+    /// `x` raised to the constant `p`. Negative bases follow C's `powf`: a number for whole `p`, NaN otherwise;
+    /// `x^0` is 1.
+    pub fn powf(&self, p: f32) -> Result<Tensor> {
+        let x = self.clone();
+        Ok(self.unary("powf", Unary::Powf, p, 0.0)?.record("powf", &[self], move |_, grad| {
+            if p == 0.0 {
+                return Ok(vec![Some(Tensor::zeros(x.gpu(), x.shape())?)]);
+            }
+            Ok(vec![Some(grad.mul(&x.powf(p - 1.0)?.mul_scalar(p)?)?)])
+        }))
+    }
+
+    /// `x + c`.
+    pub fn add_scalar(&self, c: f32) -> Result<Tensor> {
+        let out = self.unary("add_scalar", Unary::AddScalar, c, 0.0)?;
+        Ok(out.record("add_scalar", &[self], |_, grad| Ok(vec![Some(grad.clone())])))
+    }
+
+    /// `x * c`.
+    pub fn mul_scalar(&self, c: f32) -> Result<Tensor> {
+        let out = self.unary("mul_scalar", Unary::MulScalar, c, 0.0)?;
+        Ok(out.record("mul_scalar", &[self], move |_, grad| Ok(vec![Some(grad.mul_scalar(c)?)])))
+    }
+
+    /// `x` held within `lo..=hi`; the gradient is 0 outside. NaN stays NaN.
+    pub fn clamp(&self, lo: f32, hi: f32) -> Result<Tensor> {
+        if lo.is_nan() || hi.is_nan() || lo > hi {
+            return Err(Error::value("clamp", format!("the range {lo}..={hi} is empty; swap its ends")));
+        }
+        self.fused("clamp", Unary::Clamp, UnaryGrad::Clamp, lo, hi, move |x| {
+            let bound = |v| Tensor::scalar(x.gpu(), v);
+            x.ge(&bound(lo)?)?.mul(&x.le(&bound(hi)?)?)
+        })
+    }
+
+    /// -1, 0 or 1. No gradient.
+    pub fn sign(&self) -> Result<Tensor> {
+        Ok(self.unary("sign", Unary::Sign, 0.0, 0.0)?.record_cut("sign", &[self]))
+    }
+
+    /// The next whole number below. No gradient; see [`Tensor::straight_through`].
+    pub fn floor(&self) -> Result<Tensor> {
+        Ok(self.unary("floor", Unary::Floor, 0.0, 0.0)?.record_cut("floor", &[self]))
+    }
+
+    /// The next whole number above. No gradient.
+    pub fn ceil(&self) -> Result<Tensor> {
+        Ok(self.unary("ceil", Unary::Ceil, 0.0, 0.0)?.record_cut("ceil", &[self]))
+    }
+
+    /// The nearest whole number, halves to even. No gradient.
+    pub fn round(&self) -> Result<Tensor> {
+        Ok(self.unary("round", Unary::Round, 0.0, 0.0)?.record_cut("round", &[self]))
+    }
+
+    /// 1 where the element is NaN, 0 elsewhere, by its bits (drivers may assume that NaN does not exist).
+    pub fn is_nan(&self) -> Result<Tensor> {
+        Ok(self.unary("is_nan", Unary::IsNan, 0.0, 0.0)?.record_cut("is_nan", &[self]))
+    }
+
+    /// 1 where the element is neither NaN nor infinite, 0 elsewhere.
+    pub fn is_finite(&self) -> Result<Tensor> {
+        Ok(self.unary("is_finite", Unary::IsFinite, 0.0, 0.0)?.record_cut("is_finite", &[self]))
+    }
+
+    fn binary(&self, op: &'static str, f: Binary, other: &Tensor) -> Result<Tensor> {
+        self.want(op, DType::F32)?;
+        other.want(op, DType::F32)?;
+        self.same_gpu(op, other)?;
+        let shape = broadcast_shape(op, self.shape(), other.shape())?;
+        let out = Tensor::empty(self.gpu(), &shape, DType::F32, op)?;
+        if out.numel() > 0 {
+            let (x, y) = ((self.storage(), self.shape()), (other.storage(), other.shape()));
+            k::binary(self.gpu(), f, x, y, out.storage(), &shape)?;
+        }
+        Ok(out)
+    }
+
+    /// `x + y`.
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast; so for all binary functions.
+    pub fn add(&self, other: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self.shape().to_vec(), other.shape().to_vec());
+        Ok(self.binary("add", Binary::Add, other)?.record("add", &[self, other], move |ctx, grad| {
+            Ok(vec![
+                ctx.needs(0).then(|| grad.sum_to(&a)).transpose()?,
+                ctx.needs(1).then(|| grad.sum_to(&b)).transpose()?,
+            ])
+        }))
+    }
+
+    /// `x - y`.
+    pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self.shape().to_vec(), other.shape().to_vec());
+        Ok(self.binary("sub", Binary::Sub, other)?.record("sub", &[self, other], move |ctx, grad| {
+            Ok(vec![
+                ctx.needs(0).then(|| grad.sum_to(&a)).transpose()?,
+                ctx.needs(1).then(|| grad.sum_to(&b)?.neg()).transpose()?,
+            ])
+        }))
+    }
+
+    /// `x * y`.
+    pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
+        let (x, y) = (self.clone(), other.clone());
+        Ok(self.binary("mul", Binary::Mul, other)?.record("mul", &[self, other], move |ctx, grad| {
+            Ok(vec![
+                ctx.needs(0).then(|| grad.mul(&y)?.sum_to(x.shape())).transpose()?,
+                ctx.needs(1).then(|| grad.mul(&x)?.sum_to(y.shape())).transpose()?,
+            ])
+        }))
+    }
+
+    /// `x / y`.
+    pub fn div(&self, other: &Tensor) -> Result<Tensor> {
+        let (x, y) = (self.clone(), other.clone());
+        Ok(self.binary("div", Binary::Div, other)?.record("div", &[self, other], move |ctx, grad| {
+            let dx = grad.div(&y)?;
+            Ok(vec![
+                ctx.needs(0).then(|| dx.sum_to(x.shape())).transpose()?,
+                ctx.needs(1).then(|| dx.mul(&x.div(&y)?)?.neg()?.sum_to(y.shape())).transpose()?,
+            ])
+        }))
+    }
+
+    /// `x^y`. The gradient for `y` is that of `x^y = e^(y log x)` and is 0 where `x` is not positive.
+    pub fn pow(&self, other: &Tensor) -> Result<Tensor> {
+        let (x, y) = (self.clone(), other.clone());
+        Ok(self.binary("pow", Binary::Pow, other)?.record("pow", &[self, other], move |ctx, grad| {
+            let dx = || grad.mul(&y)?.mul(&x.pow(&y.add_scalar(-1.0)?)?)?.sum_to(x.shape());
+            let dy = || {
+                // log of 1 where x is not positive: the gradient there is 0, and must be finite.
+                let positive = x.gt_scalar(0.0)?;
+                let safe = positive.mul(&x)?.add(&positive.neg()?.add_scalar(1.0)?)?;
+                grad.mul(&x.pow(&y)?)?.mul(&safe.log()?)?.sum_to(y.shape())
+            };
+            Ok(vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dy).transpose()?])
+        }))
+    }
+
+    /// The larger of two; NaN wins. Where they are equal each gets half of the gradient.
+    pub fn maximum(&self, other: &Tensor) -> Result<Tensor> {
+        self.extremum("maximum", Binary::Maximum, Binary::Gt, other)
+    }
+
+    /// The smaller of two; NaN wins. Where they are equal each gets half of the gradient.
+    pub fn minimum(&self, other: &Tensor) -> Result<Tensor> {
+        self.extremum("minimum", Binary::Minimum, Binary::Lt, other)
+    }
+
+    fn extremum(&self, op: &'static str, f: Binary, beats: Binary, other: &Tensor) -> Result<Tensor> {
+        let (x, y) = (self.clone(), other.clone());
+        Ok(self.binary(op, f, other)?.record(op, &[self, other], move |ctx, grad| {
+            let half = x.binary(op, Binary::Eq, &y)?.mul_scalar(0.5)?;
+            let dx = || grad.mul(&x.binary(op, beats, &y)?.add(&half)?)?.sum_to(x.shape());
+            let dy = || grad.mul(&y.binary(op, beats, &x)?.add(&half)?)?.sum_to(y.shape());
+            Ok(vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dy).transpose()?])
+        }))
+    }
+
+    fn compare(&self, op: &'static str, f: Binary, other: &Tensor) -> Result<Tensor> {
+        Ok(self.binary(op, f, other)?.record_cut(op, &[self, other]))
+    }
+
+    /// 1 where `x > y`, 0 elsewhere. No gradient; so for all comparisons.
+    pub fn gt(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("gt", Binary::Gt, other)
+    }
+
+    /// 1 where `x >= y`, 0 elsewhere.
+    pub fn ge(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("ge", Binary::Ge, other)
+    }
+
+    /// 1 where `x < y`, 0 elsewhere.
+    pub fn lt(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("lt", Binary::Lt, other)
+    }
+
+    /// 1 where `x <= y`, 0 elsewhere.
+    pub fn le(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("le", Binary::Le, other)
+    }
+
+    /// 1 where `x = y`, 0 elsewhere.
+    pub fn eq(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("eq", Binary::Eq, other)
+    }
+
+    /// 1 where `x` and `y` differ, 0 elsewhere.
+    pub fn ne(&self, other: &Tensor) -> Result<Tensor> {
+        self.compare("ne", Binary::Ne, other)
+    }
+
+    /// 1 where `x > c`, 0 elsewhere.
+    pub fn gt_scalar(&self, c: f32) -> Result<Tensor> {
+        self.gt(&Tensor::scalar(self.gpu(), c)?)
+    }
+}
+
+/// Operators panic with the text that the method's error would have.
+macro_rules! operator {
+    ($trait:ident, $method:ident) => {
+        impl ops::$trait<&Tensor> for &Tensor {
+            type Output = Tensor;
+            #[track_caller]
+            fn $method(self, other: &Tensor) -> Tensor {
+                Tensor::$method(self, other).unwrap_or_else(|e| panic!("{e}"))
+            }
+        }
+    };
+}
+operator!(Add, add);
+operator!(Sub, sub);
+operator!(Mul, mul);
+operator!(Div, div);
+
+impl ops::Neg for &Tensor {
+    type Output = Tensor;
+    #[track_caller]
+    fn neg(self) -> Tensor {
+        Tensor::neg(self).unwrap_or_else(|e| panic!("{e}"))
+    }
+}

@@ -1,0 +1,20 @@
+//! The operations, a file per family: shape rule, forward kernel and backward rule side by side. `docs/add-an-op.md` says
+//! how to add one.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod fft;
+mod index;
+mod linalg;
+mod loss;
+mod matmul;
+mod norm;
+mod pool;
+mod random;
+mod reduce;
+mod resize;
+mod scan;
+mod softmax;
+mod spiking;
+

@@ -1,0 +1,310 @@
+//! The tensor: a shared handle on device memory, its shape and element type, and the operation that made it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use shadegrad_kernels::{Gpu, PendingRead, Storage};
+
+use crate::autograd::Node;
+use crate::error::{Error, Result};
+
+/// Most dimensions a tensor may have.
+pub const MAX_RANK: usize = 8;
+
+/// Element types. Arithmetic is on `F32`; the others store indices, images and halved weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer: indices and labels.
+    U32,
+    /// 16-bit float, storage only.
+    F16,
+    /// Byte, storage only: images.
+    U8,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::F16 => 2,
+            Self::U8 => 1,
+        }
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) gpu: Gpu,
+    pub(crate) storage: Storage,
+    shape: Box<[usize]>,
+    dtype: DType,
+    /// Where its gradient flows on; `None` for a constant.
+    pub(crate) node: Option<Arc<Node>>,
+    /// For a constant: the gradient-free operation that it comes from, for error texts.
+    pub(crate) cut: Option<&'static str>,
+}
+
+/// An array on the device: contiguous, row-major, up to [`MAX_RANK`] dimensions. Clones share memory and history.
+#[derive(Clone)]
+pub struct Tensor(pub(crate) Arc<Inner>);
+
+/// Elements of a shape, or an error if their number does not fit the address space.
+pub(crate) fn numel_of(op: &'static str, shape: &[usize]) -> Result<usize> {
+    if shape.len() > MAX_RANK {
+        return Err(Error::shape(op, format!("{shape:?} has {} dimensions, at most {MAX_RANK} work", shape.len())));
+    }
+    shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= u32::MAX as usize / 4)
+        .ok_or_else(|| Error::shape(op, format!("{shape:?} has more than 2^30 elements; split it")))
+}
+
+impl Tensor {
+    /// A new tensor over undefined memory, to be written by one kernel. `label` is its name in the memory report.
+    pub(crate) fn empty(gpu: &Gpu, shape: &[usize], dtype: DType, label: &'static str) -> Result<Self> {
+        let n = numel_of(label, shape)?;
+        let storage = gpu.alloc((n * dtype.size()) as u64, label)?;
+        Ok(Self::from_parts(gpu, storage, shape, dtype))
+    }
+
+    pub(crate) fn from_parts(gpu: &Gpu, storage: Storage, shape: &[usize], dtype: DType) -> Self {
+        Self(Arc::new(Inner { gpu: gpu.clone(), storage, shape: shape.into(), dtype, node: None, cut: None }))
+    }
+
+    /// The same memory under another shape and history.
+    pub(crate) fn with(&self, shape: &[usize], node: Option<Arc<Node>>, cut: Option<&'static str>) -> Self {
+        let Inner { gpu, storage, dtype, .. } = &*self.0;
+        Self(Arc::new(Inner { gpu: gpu.clone(), storage: storage.clone(), shape: shape.into(), dtype: *dtype, node, cut }))
+    }
+
+    /// A tensor over memory made elsewhere: an imported buffer, or the result of a user's kernel.
+    ///
+    /// # Errors
+    /// If the storage is smaller than the shape.
+    pub fn from_storage(gpu: &Gpu, storage: Storage, shape: &[usize], dtype: DType) -> Result<Self> {
+        let need = numel_of("from_storage", shape)? * dtype.size();
+        if (storage.bytes() as usize) < need {
+            return Err(Error::shape(
+                "from_storage",
+                format!("{shape:?} of {dtype:?} needs {need} bytes, the storage has {}", storage.bytes()),
+            ));
+        }
+        Ok(Self::from_parts(gpu, storage, shape, dtype))
+    }
+
+    /// Uploads floats.
+    ///
+    /// # Errors
+    /// If their number is not that of the shape, or the device refuses.
+    pub fn from_slice(gpu: &Gpu, data: &[f32], shape: &[usize]) -> Result<Self> {
+        Self::upload(gpu, bytemuck::cast_slice(data), data.len(), shape, DType::F32)
+    }
+
+    /// Uploads indices or labels.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_u32(gpu: &Gpu, data: &[u32], shape: &[usize]) -> Result<Self> {
+        Self::upload(gpu, bytemuck::cast_slice(data), data.len(), shape, DType::U32)
+    }
+
+    /// Uploads bytes, such as the pixels of images.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_bytes(gpu: &Gpu, data: &[u8], shape: &[usize]) -> Result<Self> {
+        Self::upload(gpu, data, data.len(), shape, DType::U8)
+    }
+
+    fn upload(gpu: &Gpu, bytes: &[u8], len: usize, shape: &[usize], dtype: DType) -> Result<Self> {
+        let n = numel_of("from_slice", shape)?;
+        if n != len {
+            return Err(Error::shape("from_slice", format!("{shape:?} has {n} elements, the data has {len}")));
+        }
+        let out = Self::empty(gpu, shape, dtype, "upload")?;
+        gpu.upload(&out.0.storage, bytes)?;
+        Ok(out)
+    }
+
+    /// One float without dimensions.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn scalar(gpu: &Gpu, value: f32) -> Result<Self> {
+        Self::full(gpu, &[], value)
+    }
+
+    /// All elements `value`.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn full(gpu: &Gpu, shape: &[usize], value: f32) -> Result<Self> {
+        let out = Self::empty(gpu, shape, DType::F32, "full")?;
+        if out.numel() > 0 {
+            shadegrad_kernels::fill::f32(gpu, &out.0.storage, out.numel(), value)?;
+        }
+        Ok(out)
+    }
+
+    /// All elements 0.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn zeros(gpu: &Gpu, shape: &[usize]) -> Result<Self> {
+        Self::full(gpu, shape, 0.0)
+    }
+
+    /// All elements 1.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn ones(gpu: &Gpu, shape: &[usize]) -> Result<Self> {
+        Self::full(gpu, shape, 1.0)
+    }
+
+    /// `start, start + 1, ..` as `n` indices.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn arange(gpu: &Gpu, start: u32, n: usize) -> Result<Self> {
+        let out = Self::empty(gpu, &[n], DType::U32, "arange")?;
+        if n > 0 {
+            shadegrad_kernels::fill::arange(gpu, &out.0.storage, n, start, 1)?;
+        }
+        Ok(out)
+    }
+
+    /// The device it lives on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.0.gpu
+    }
+
+    /// Its memory. Flush the device before using the buffer elsewhere.
+    pub fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    /// Lengths of its dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    /// Length of dimension `axis`.
+    ///
+    /// # Panics
+    /// If there is no such dimension.
+    #[track_caller]
+    pub fn dim(&self, axis: usize) -> usize {
+        self.0.shape[axis]
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.0.shape.iter().product()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Whether gradients flow through it.
+    pub fn requires_grad(&self) -> bool {
+        self.0.node.is_some()
+    }
+
+    /// The elements as floats; waits for the device.
+    ///
+    /// # Errors
+    /// If the element type is not `F32`, or the device reported a fault.
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        self.want("to_vec", DType::F32)?;
+        Ok(cast_vec(&self.gpu().read(self.storage())?))
+    }
+
+    /// The elements as indices; waits for the device.
+    ///
+    /// # Errors
+    /// If the element type is not `U32`, or the device reported a fault.
+    pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
+        self.want("to_vec_u32", DType::U32)?;
+        Ok(cast_vec(&self.gpu().read(self.storage())?))
+    }
+
+    /// The bytes of the elements, whatever their type; waits for the device.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        Ok(self.gpu().read(self.storage())?)
+    }
+
+    /// The only element; waits for the device.
+    ///
+    /// # Errors
+    /// If there is more than one element, it is not `F32`, or the device reported a fault.
+    pub fn item(&self) -> Result<f32> {
+        if self.numel() != 1 {
+            return Err(Error::shape("item", format!("{:?} has not one element; sum or index it first", self.shape())));
+        }
+        Ok(self.to_vec()?[0])
+    }
+
+    /// Starts reading the elements without waiting (as bytes of the element type).
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn read_async(&self) -> Result<PendingRead> {
+        Ok(self.gpu().read_async(self.storage())?)
+    }
+
+    /// Checks the element type.
+    pub(crate) fn want(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if self.dtype() == dtype {
+            return Ok(());
+        }
+        Err(Error::DType {
+            op,
+            detail: format!("takes {dtype:?}, got {:?} of shape {:?}; cast it first", self.dtype(), self.shape()),
+        })
+    }
+
+    /// Checks that `other` is on the same device.
+    pub(crate) fn same_gpu(&self, op: &'static str, other: &Self) -> Result<()> {
+        if self.gpu().same_device(other.gpu()) {
+            return Ok(());
+        }
+        Err(Error::value(op, format!("{self:?} and {other:?} are on different devices; read one and upload it there")))
+    }
+
+    /// Checks an axis.
+    pub(crate) fn axis(&self, op: &'static str, axis: usize) -> Result<usize> {
+        if axis < self.rank() {
+            return Ok(axis);
+        }
+        Err(Error::shape(op, format!("axis {axis} of {:?}, which has {} dimensions", self.shape(), self.rank())))
+    }
+}
+
+/// Elements from little-endian bytes, which are as WGSL stores them on every device wgpu runs on.
+fn cast_vec<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {:?}", self.shape(), self.dtype())?;
+        if let Some(node) = &self.0.node {
+            write!(f, ", {}", node.name())?;
+        }
+        f.write_str(")")
+    }
+}
