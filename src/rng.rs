@@ -32,6 +32,35 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [x0, x1, x2, x3]
 }
 
+/// The name of a sequence of random words: those of [`Philox::new`] with the same two numbers. Streams of one seed are
+/// independent, so a layer takes one stream per step, made from its own number and the step's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stream {
+    /// Key of the whole run.
+    pub seed: u64,
+    /// Which sequence under that key.
+    pub stream: u64,
+}
+
+impl Stream {
+    /// The stream `stream` of `seed`.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Self { seed, stream }
+    }
+
+    /// The generator at the start of the stream.
+    pub fn philox(self) -> Philox {
+        Philox::new(self.seed, self.stream)
+    }
+
+    /// The `i`-th stream of a family named by this one. Distinct pairs of stream and `i` below 2^32 give distinct
+    /// streams.
+    #[must_use]
+    pub fn child(self, i: u32) -> Self {
+        Self { seed: self.seed, stream: (self.stream << 32) | u64::from(i) }
+    }
+}
+
 /// A stream of random numbers: `seed` is the Philox key, `stream` the upper half of the counter, the position in the
 /// stream the lower.
 ///
