@@ -8,6 +8,8 @@ mod tensor;
 pub mod autograd;
 pub mod data;
 pub mod metrics;
+pub mod nn;
+pub mod optim;
 pub mod rng;
 
 pub use error::{Error, Result};

@@ -16,10 +16,18 @@ pub fn checkpoint<F>(inputs: &[&Tensor], f: F) -> Result<Tensor>
 where
     F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
 {
-    let owned: Arc<[Tensor]> = inputs.iter().map(|t| (*t).clone()).collect();
     let constants: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();
     let out = no_grad(|| f(&constants))?;
-    Ok(out.detach().record("checkpoint", inputs, move |ctx, grad| {
+    Ok(record_checkpoint(&out, inputs, f))
+}
+
+/// The second half of [`checkpoint`]: gives `out`, which `f` made of constants, its backward rule.
+pub(crate) fn record_checkpoint<F>(out: &Tensor, inputs: &[&Tensor], f: F) -> Tensor
+where
+    F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+{
+    let owned: Arc<[Tensor]> = inputs.iter().map(|t| (*t).clone()).collect();
+    out.detach().record("checkpoint", inputs, move |ctx, grad| {
         // With a graph asked for, the second run hangs on the true inputs by identities: its gradients are taken at the
         // identities (one input may depend on another, and that path is not ours) and can be differentiated beyond them.
         // Otherwise it works on leaves of its own, whose graph ends here and is freed at once.
@@ -37,5 +45,5 @@ where
             grads[*i] = Some(g.map_or_else(|| Tensor::zeros(grad.gpu(), xs[*i].shape()), Ok)?);
         }
         Ok(grads)
-    }))
+    })
 }

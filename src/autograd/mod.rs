@@ -10,6 +10,7 @@ mod functions;
 mod node;
 
 pub use checkpoint::checkpoint;
+pub(crate) use checkpoint::record_checkpoint;
 pub use functions::{custom, hvp, vjp};
 pub use node::{Ctx, Node};
 
@@ -189,7 +190,7 @@ fn no_graph(i: usize, out: &Tensor) -> String {
 }
 
 /// Names of gradient-free operations whose results went into the outputs: the likely reason of a missing gradient.
-fn cuts_on_the_way(outputs: &[&Tensor]) -> String {
+pub(crate) fn cuts_on_the_way(outputs: &[&Tensor]) -> String {
     let mut names: Vec<&'static str> = Vec::new();
     let mut seen = HashMap::new();
     let mut stack: Vec<Arc<Node>> = outputs.iter().filter_map(|t| t.0.node.clone()).collect();

@@ -1,0 +1,254 @@
+//! Names: what a model declares while it is built.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::nn::Init;
+
+/// Slots of the arena start at multiples of this many floats: 256 bytes, the alignment of a storage view, and the block
+/// of the optimiser's table.
+pub(crate) const SLOT: usize = 64;
+
+/// A parameter of a model: its place in the [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParamId(pub(crate) usize);
+
+/// A buffer of a model, such as a running mean: its place in the buffers' [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(pub(crate) usize);
+
+impl ParamId {
+    /// Its row in the table.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl BufferId {
+    /// Its row in the table.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One row of a [`Table`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The full name, as PyTorch has it: `layer1.0.conv1.weight`.
+    pub name: String,
+    /// Lengths of its dimensions.
+    pub shape: Vec<usize>,
+    /// First float within the flat buffer.
+    pub offset: usize,
+    /// Number of floats.
+    pub len: usize,
+    /// How its first values are drawn.
+    pub init: Init,
+}
+
+/// Names, shapes and places of a model's parameters (or buffers) in one flat buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    floats: usize,
+}
+
+impl Table {
+    /// The rows in the order of declaration, which is the order in the buffer.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Floats of the flat buffer, padding included.
+    pub fn floats(&self) -> usize {
+        self.floats
+    }
+
+    /// Elements without padding: what is meant by the number of parameters.
+    pub fn numel(&self) -> usize {
+        self.entries.iter().map(|e| e.len).sum()
+    }
+
+    /// The row called `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The rows whose names match the [`glob`] `pattern`.
+    ///
+    /// # Errors
+    /// If there are none: the pattern is then a mistake.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<usize>> {
+        let rows: Vec<usize> = (0..self.len()).filter(|&i| glob(pattern, &self.entries[i].name)).collect();
+        if rows.is_empty() {
+            let some: Vec<&str> = self.entries.iter().take(4).map(|e| e.name.as_str()).collect();
+            return Err(Error::Params(format!("no name matches `{pattern}`; names are like {}", some.join(", "))));
+        }
+        Ok(rows)
+    }
+
+    fn push(&mut self, name: String, shape: &[usize], init: Init) -> bool {
+        let (row, len) = (self.entries.len(), shape.iter().product::<usize>());
+        let new = self.by_name.insert(name.clone(), row).is_none();
+        self.entries.push(Entry { name, shape: shape.to_vec(), offset: self.floats, len, init });
+        // An empty parameter still takes a slot, so that every slot can be bound.
+        self.floats += len.max(1).next_multiple_of(SLOT);
+        new
+    }
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any characters (dots included) and `?` for one.
+pub fn glob(pattern: &str, name: &str) -> bool {
+    let (p, n) = (pattern.as_bytes(), name.as_bytes());
+    let (mut i, mut j) = (0, 0);
+    // Where the last star was, and how much of the name it has eaten.
+    let mut star: Option<(usize, usize)> = None;
+    while j < n.len() {
+        if p.get(i) == Some(&b'*') {
+            star = Some((i, j));
+            i += 1;
+        } else if p.get(i).is_some_and(|&c| c == b'?' || c == n[j]) {
+            i += 1;
+            j += 1;
+        } else if let Some((s, eaten)) = star {
+            star = Some((s, eaten + 1));
+            i = s + 1;
+            j = eaten + 1;
+        } else {
+            return false;
+        }
+    }
+    p[i..].iter().all(|&c| c == b'*')
+}
+
+/// Collects the names, shapes and first values of a model's parameters and buffers while it is built.
+#[derive(Debug, Default)]
+pub struct Builder {
+    params: Table,
+    buffers: Table,
+    twice: Vec<String>,
+}
+
+impl Builder {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The scope without a prefix.
+    pub fn root(&mut self) -> Scope<'_> {
+        Scope { builder: self, prefix: String::new() }
+    }
+
+    /// The tables of parameters and buffers.
+    ///
+    /// # Errors
+    /// If a name was given twice.
+    pub fn tables(&self) -> Result<(Arc<Table>, Arc<Table>)> {
+        if !self.twice.is_empty() {
+            return Err(Error::Params(format!(
+                "given twice: {}; put each layer into a scope of its own with `sub`",
+                self.twice.join(", ")
+            )));
+        }
+        Ok((Arc::new(self.params.clone()), Arc::new(self.buffers.clone())))
+    }
+}
+
+/// A place in the tree of names. Layers declare their parameters in the scope they are given.
+pub struct Scope<'a> {
+    builder: &'a mut Builder,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The scope `name` within this one. Numbers are fine: `scope.sub(0)`.
+    pub fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
+        let prefix = self.join(&name.to_string());
+        Scope { builder: self.builder, prefix }
+    }
+
+    /// The full name of this scope, empty at the root.
+    pub fn name(&self) -> &str {
+        &self.prefix
+    }
+
+    fn join(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Declares a parameter. A name given twice is an error when the [`crate::nn::Arena`] is made.
+    pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ParamId {
+        let full = self.join(name);
+        let table = &mut self.builder.params;
+        let id = ParamId(table.len());
+        if !table.push(full.clone(), shape, init) {
+            self.builder.twice.push(full);
+        }
+        id
+    }
+
+    /// Declares a buffer that is filled with `value`: state without a gradient.
+    pub fn buffer(&mut self, name: &str, shape: &[usize], value: f32) -> BufferId {
+        let full = self.join(name);
+        let table = &mut self.builder.buffers;
+        let id = BufferId(table.len());
+        if !table.push(full.clone(), shape, Init::Const(value)) {
+            self.builder.twice.push(full);
+        }
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, name, want) in [
+            ("*", "a.b", true),
+            ("layer1.*", "layer1.0.weight", true),
+            ("layer1.*", "layer10.weight", false),
+            ("*.bias", "fc.bias", true),
+            ("*bn?.weight", "layer1.0.bn2.weight", true),
+            ("fc.weight", "fc.weight", true),
+            ("fc.weight", "fc.weights", false),
+            ("*a*b", "xaxbxab", true),
+            ("*a*b", "xaxbxa", false),
+            ("", "", true),
+            ("", "x", false),
+            ("**", "", true),
+        ] {
+            assert_eq!(glob(pattern, name), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn slots_are_aligned_and_names_unique() {
+        let mut b = Builder::new();
+        let mut root = b.root();
+        root.param("w", &[65], Init::Zeros);
+        root.sub("a").sub(0).param("w", &[0, 3], Init::Zeros);
+        root.sub("a").param("b", &[], Init::Zeros);
+        let (t, _) = b.tables().unwrap();
+        let rows: Vec<_> = t.entries().iter().map(|e| (e.name.as_str(), e.offset, e.len)).collect();
+        assert_eq!(rows, [("w", 0, 65), ("a.0.w", 128, 0), ("a.b", 192, 1)]);
+        assert_eq!((t.floats(), t.numel()), (256, 66));
+        assert!(t.matching("z*").unwrap_err().to_string().contains("no name matches `z*`"));
+        b.root().param("w", &[1], Init::Zeros);
+        assert!(b.tables().unwrap_err().to_string().contains("given twice: w"));
+    }
+}

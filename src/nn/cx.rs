@@ -1,0 +1,244 @@
+//! What a forward pass runs with: parameters, mode, running statistics, randomness, hooks.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::autograd::{no_grad, record_checkpoint};
+use crate::error::Result;
+use crate::nn::build::glob;
+use crate::nn::{Arena, BufferId, ParamId, Params};
+use crate::tensor::Tensor;
+
+/// Where normalisation over the batch takes its statistics from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stats {
+    /// From the batch, and the running statistics follow: training.
+    Update,
+    /// From the batch; the running statistics stay as they are.
+    Batch,
+    /// From the running statistics: evaluation.
+    Running,
+}
+
+type Observer = Arc<dyn Fn(&str, &Tensor) -> Result<()> + Send + Sync>;
+type Replacer = Arc<dyn Fn(&str, &Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+
+#[derive(Clone)]
+enum Hook {
+    Observe(String, Observer),
+    Replace(String, Replacer),
+}
+
+/// The context of a forward pass. Cheap to clone; clones share the position of the random stream.
+#[derive(Clone)]
+pub struct Cx {
+    params: Params,
+    buffers: Params,
+    training: bool,
+    stats: Stats,
+    seed: u64,
+    /// Draws so far; shared, so that layers draw through `&Cx`.
+    draws: Arc<AtomicU64>,
+    hooks: Vec<Hook>,
+    /// The parameters that were asked for, while a segment is watched for them.
+    used: Option<Arc<Mutex<BTreeSet<usize>>>>,
+    /// A second run of a segment: what happens once (observers, running statistics) has happened.
+    again: bool,
+}
+
+impl Cx {
+    /// A context of any parameters and buffers, for evaluation.
+    pub fn new(params: Params, buffers: Params) -> Self {
+        Self {
+            params,
+            buffers,
+            training: false,
+            stats: Stats::Running,
+            seed: 0,
+            draws: Arc::default(),
+            hooks: Vec::new(),
+            used: None,
+            again: false,
+        }
+    }
+
+    /// Training with an arena's parameters: dropout is on, statistics are those of the batch and the running ones follow.
+    /// Give every step a random stream of its own with [`Cx::seeded`].
+    pub fn train(arena: &Arena) -> Self {
+        let mut cx = Self::new(arena.params().clone(), arena.buffers().clone());
+        cx.training = true;
+        cx.stats = Stats::Update;
+        cx
+    }
+
+    /// Evaluation with an arena's parameters. Inside [`no_grad`] it keeps nothing for a backward pass.
+    pub fn eval(arena: &Arena) -> Self {
+        Self::new(arena.params().clone(), arena.buffers().clone())
+    }
+
+    /// The same context with other parameters.
+    #[must_use]
+    pub fn with_params(&self, params: &Params) -> Self {
+        Self { params: params.clone(), ..self.clone() }
+    }
+
+    /// The same context with other running statistics.
+    #[must_use]
+    pub fn with_buffers(&self, buffers: &Params) -> Self {
+        Self { buffers: buffers.clone(), ..self.clone() }
+    }
+
+    /// The same context with batch normalisation's statistics from elsewhere.
+    #[must_use]
+    pub fn with_stats(&self, stats: Stats) -> Self {
+        Self { stats, ..self.clone() }
+    }
+
+    /// The same context at the start of another random stream: one seed of the run, another `step` every time.
+    #[must_use]
+    pub fn seeded(&self, seed: u64, step: u64) -> Self {
+        // Streams of different steps meet only after 2^24 draws of one step.
+        Self { seed, draws: Arc::new(AtomicU64::new(step << 24)), ..self.clone() }
+    }
+
+    /// The same context at position `draws` of its random stream (see [`Cx::draws`]).
+    #[must_use]
+    pub fn at(&self, draws: u64) -> Self {
+        Self { draws: Arc::new(AtomicU64::new(draws)), ..self.clone() }
+    }
+
+    /// The value of a parameter.
+    ///
+    /// # Panics
+    /// If the layer that asks belongs to another, larger model than the parameters.
+    pub fn param(&self, id: ParamId) -> &Tensor {
+        if let Some(used) = &self.used {
+            used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0);
+        }
+        self.params.get(id)
+    }
+
+    /// A running statistic. Layers update it in place.
+    ///
+    /// # Panics
+    /// As [`Cx::param`].
+    pub fn buffer(&self, id: BufferId) -> &Tensor {
+        self.buffers.get(ParamId(id.0))
+    }
+
+    /// All parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// All buffers.
+    pub fn buffers(&self) -> &Params {
+        &self.buffers
+    }
+
+    /// Whether dropout and its like are on.
+    pub fn training(&self) -> bool {
+        self.training
+    }
+
+    /// Where batch normalisation takes its statistics from now.
+    pub fn stats(&self) -> Stats {
+        if self.again && self.stats == Stats::Update { Stats::Batch } else { self.stats }
+    }
+
+    /// Seed and stream of the next random mask: each call gives another stream, and the same position the same.
+    pub fn draw(&self) -> (u64, u64) {
+        (self.seed, self.draws.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The position of the random stream: with the seed, all there is to save.
+    pub fn draws(&self) -> u64 {
+        self.draws.load(Ordering::Relaxed)
+    }
+
+    /// The same context, calling `hook` with the name and result of every layer whose name matches the [`glob`] `pattern`.
+    #[must_use]
+    pub fn observe(&self, pattern: &str, hook: impl Fn(&str, &Tensor) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.hooked(Hook::Observe(pattern.to_string(), Arc::new(hook)))
+    }
+
+    /// The same context, with the results of matching layers replaced by what `hook` returns, if anything. In a
+    /// checkpointed segment it is called again for the second run and must do the same.
+    #[must_use]
+    pub fn replace(
+        &self,
+        pattern: &str,
+        hook: impl Fn(&str, &Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static,
+    ) -> Self {
+        self.hooked(Hook::Replace(pattern.to_string(), Arc::new(hook)))
+    }
+
+    fn hooked(&self, hook: Hook) -> Self {
+        let mut cx = self.clone();
+        cx.hooks.push(hook);
+        cx
+    }
+
+    /// Shows the result of the layer `name` to the hooks, in the order they were added. Layers call this; models may for
+    /// places of their own.
+    ///
+    /// # Errors
+    /// Those of the hooks.
+    pub fn tap(&self, name: &str, tensor: Tensor) -> Result<Tensor> {
+        let mut now = tensor;
+        for hook in &self.hooks {
+            match hook {
+                Hook::Observe(pattern, f) if !self.again && glob(pattern, name) => f(name, &now)?,
+                Hook::Replace(pattern, f) if glob(pattern, name) => {
+                    if let Some(other) = f(name, &now)? {
+                        now = other;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(now)
+    }
+
+    /// Runs a segment of the model without keeping what its backward pass needs; that pass runs it again (see
+    /// [`crate::autograd::checkpoint`]). Parameters that the segment takes from its context are found by themselves, and
+    /// the second run draws the same masks. Observers see constants inside.
+    ///
+    /// ```ignore
+    /// let block = self.blocks[3].clone();
+    /// let x = cx.checkpoint(&x, move |cx, x| block.forward(cx, x))?;
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn checkpoint<F>(&self, x: &Tensor, f: F) -> Result<Tensor>
+    where
+        F: Fn(&Cx, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let used = Arc::new(Mutex::new(BTreeSet::new()));
+        let start = self.draws();
+        let first = Self { used: Some(used.clone()), ..self.clone() };
+        let out = no_grad(|| f(&first, &x.detach()))?;
+        let ids: Vec<usize> = used.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        if let Some(outer) = &self.used {
+            outer.lock().unwrap_or_else(PoisonError::into_inner).extend(&ids);
+        }
+        let mut inputs = vec![x];
+        inputs.extend(ids.iter().map(|&i| self.params.get(ParamId(i))));
+        let mut second = self.at(start);
+        second.again = true;
+        second.used = None;
+        // The rule must not hold the parameters as the caller's graph has them; the second run gets its own.
+        second.params = self.params.detach();
+        let run = move |xs: &[Tensor]| {
+            let mut tensors = second.params.tensors().to_vec();
+            for (&i, t) in ids.iter().zip(&xs[1..]) {
+                tensors[i] = t.clone();
+            }
+            let params = Params::new(second.params.table().clone(), tensors)?;
+            f(&second.at(start).with_params(&params), &xs[0])
+        };
+        Ok(record_checkpoint(&out, &inputs, run))
+    }
+}

@@ -1,0 +1,58 @@
+//! Layers, parameters and the context of a forward pass.
+//!
+//! A model is a plain struct of layers. Building it names its parameters in a [`Builder`]; an [`Arena`] holds their values,
+//! gradients and running statistics, each in one buffer; `forward` gets the values through a [`Cx`], so that the same model
+//! runs with any other [`Params`]: a client's, an average, or an inner loop's that gradients flow through.
+//!
+//! ```ignore
+//! use shadegrad::nn::{Arena, Builder, Cx, Linear, Module};
+//! # fn main() -> shadegrad::Result<()> {
+//! # let gpu = shadegrad::Gpu::new(shadegrad::Options::from_env()?)?;
+//! let mut builder = Builder::new();
+//! let layer = Linear::new(&mut builder.root().sub("fc"), 8, 2, true);
+//! let arena = Arena::new(&gpu, &builder, 0)?;
+//! let x = shadegrad::Tensor::ones(&gpu, &[4, 8])?;
+//! let y = layer.forward(&Cx::train(&arena), &x)?;
+//! arena.backward(&y.square()?.sum_to(&[])?)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod arena;
+mod build;
+mod cx;
+mod flat;
+mod init;
+mod layers;
+mod params;
+
+pub use arena::{Arena, Group, Snapshot};
+pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
+pub use cx::{Cx, Stats};
+pub use init::{Fan, Init};
+pub use layers::Activation;
+pub use params::Params;
+
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A layer, or a model made of layers: names its parameters when it is built and holds none of their values.
+pub trait Module: Send + Sync {
+    /// The result for the input `x` with the parameters, mode and randomness of `cx`.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or the device refuses.
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor>;
+}
+
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        (**self).forward(cx, x)
+    }
+}
+
+impl<M: Module + ?Sized> Module for std::sync::Arc<M> {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        (**self).forward(cx, x)
+    }
+}

@@ -1,0 +1,210 @@
+//! A model's parameters as tensors.
+
+use std::sync::Arc;
+
+use crate::autograd::{GradOptions, grad_with};
+use crate::error::{Error, Result};
+use crate::nn::build::glob;
+use crate::nn::{Entry, ParamId, Table, flat};
+use crate::tensor::{DType, Tensor};
+
+/// One tensor per row of a [`Table`]. Cheap to clone. Any set of tensors of the right shapes can take the place of any
+/// other in a forward pass, such as the result of an inner training step that gradients flow through.
+#[derive(Clone, Debug)]
+pub struct Params {
+    table: Arc<Table>,
+    tensors: Arc<[Tensor]>,
+}
+
+impl Params {
+    /// Parameters from one tensor per row.
+    ///
+    /// # Errors
+    /// If there are more or fewer tensors than rows, or a shape differs; the text names the parameter.
+    pub fn new(table: Arc<Table>, tensors: Vec<Tensor>) -> Result<Self> {
+        if table.len() != tensors.len() {
+            return Err(Error::Params(format!("{} tensors for {} parameters", tensors.len(), table.len())));
+        }
+        for (e, t) in table.entries().iter().zip(&tensors) {
+            check(e, t)?;
+        }
+        Ok(Self { table, tensors: tensors.into() })
+    }
+
+    /// The parameters that lie in the flat tensor: views of its memory, through which gradients flow to it.
+    ///
+    /// # Errors
+    /// If `flat` is not one dimension of the table's [`Table::floats`] floats.
+    pub fn from_flat(table: &Arc<Table>, flat: &Tensor) -> Result<Self> {
+        if flat.shape() != [table.floats()] || flat.dtype() != DType::F32 {
+            return Err(Error::shape(
+                "from_flat",
+                format!(
+                    "{flat:?} does not fit a table of {} floats; flatten parameters with `to_flat`",
+                    table.floats()
+                ),
+            ));
+        }
+        let tensors = table.entries().iter().map(|e| flat::take(flat, e.offset, &e.shape)).collect::<Result<_>>()?;
+        Ok(Self { table: table.clone(), tensors })
+    }
+
+    /// All parameters side by side in one tensor of [`Table::floats`] floats, with zeros between; gradients flow through.
+    ///
+    /// # Errors
+    /// If there are no parameters, or the device refuses.
+    pub fn to_flat(&self) -> Result<Tensor> {
+        let offsets: Vec<usize> = self.table.entries().iter().map(|e| e.offset).collect();
+        flat::place(&self.refs(), &offsets, self.table.floats())
+    }
+
+    /// Names, shapes and places.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The tensor of a parameter.
+    ///
+    /// # Panics
+    /// If the id is that of another, larger model.
+    pub fn get(&self, id: ParamId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+
+    /// The tensors in the order of the table.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The tensors as most functions of [`crate::autograd`] take them.
+    pub fn refs(&self) -> Vec<&Tensor> {
+        self.tensors.iter().collect()
+    }
+
+    /// The full names in the order of the table.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.table.entries().iter().map(|e| e.name.as_str())
+    }
+
+    /// Names and tensors in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.names().zip(self.tensors.iter())
+    }
+
+    /// The id of the parameter called `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn id(&self, name: &str) -> Result<ParamId> {
+        let row = self.table.find(name).ok_or_else(|| Error::Params(format!("no parameter is called `{name}`")))?;
+        Ok(ParamId(row))
+    }
+
+    /// The tensor of the parameter called `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn by_name(&self, name: &str) -> Result<&Tensor> {
+        Ok(self.get(self.id(name)?))
+    }
+
+    /// The same parameters but for one.
+    ///
+    /// # Errors
+    /// If its shape differs.
+    pub fn with(&self, id: ParamId, tensor: Tensor) -> Result<Self> {
+        check(&self.table.entries()[id.0], &tensor)?;
+        let mut tensors = self.tensors.to_vec();
+        tensors[id.0] = tensor;
+        Ok(Self { table: self.table.clone(), tensors: tensors.into() })
+    }
+
+    /// A function of each parameter.
+    ///
+    /// # Errors
+    /// Those of `f`, or if it changes a shape.
+    pub fn map(&self, mut f: impl FnMut(&Entry, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        let rows = self.table.entries().iter().zip(self.tensors.iter());
+        Self::new(self.table.clone(), rows.map(|(e, t)| f(e, t)).collect::<Result<_>>()?)
+    }
+
+    /// A function of each parameter and its counterpart.
+    ///
+    /// # Errors
+    /// Those of `f`, or if shapes differ.
+    pub fn zip(&self, other: &Params, mut f: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        if other.tensors.len() != self.tensors.len() {
+            return Err(Error::Params(format!("{} parameters against {}", self.tensors.len(), other.tensors.len())));
+        }
+        let pairs = self.tensors.iter().zip(other.tensors.iter());
+        Self::new(self.table.clone(), pairs.map(|(a, b)| f(a, b)).collect::<Result<_>>()?)
+    }
+
+    /// `self + scale * other`: an inner step of gradient descent when `other` are gradients and `scale` is minus the rate.
+    ///
+    /// # Errors
+    /// If shapes differ.
+    pub fn add_scaled(&self, other: &Params, scale: f32) -> Result<Self> {
+        self.zip(other, |a, b| a.add(&b.mul_scalar(scale)?))
+    }
+
+    /// The same values as constants.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        Self { table: self.table.clone(), tensors: self.tensors.iter().map(Tensor::detach).collect() }
+    }
+
+    /// The same values as new leaves.
+    #[must_use]
+    pub fn leaves(&self) -> Self {
+        Self { table: self.table.clone(), tensors: self.tensors.iter().map(Tensor::leaf).collect() }
+    }
+
+    /// Gradients of the scalar `loss` with respect to all parameters that need one; zeros for those that do not (frozen
+    /// ones) and for those that match a [`glob`] in `may_miss`. With `create_graph` they are differentiable.
+    ///
+    /// # Errors
+    /// If a parameter gets no gradient: the text names all of them and the operations on the way that have none.
+    pub fn grad(&self, loss: &Tensor, create_graph: bool, may_miss: &[&str]) -> Result<Params> {
+        let found = self.try_grad(loss, create_graph, may_miss)?;
+        let rows = self.tensors.iter().zip(found);
+        let tensors =
+            rows.map(|(t, g)| g.map_or_else(|| Tensor::zeros(t.gpu(), t.shape()), Ok)).collect::<Result<_>>()?;
+        Ok(Self { table: self.table.clone(), tensors })
+    }
+
+    /// [`Params::grad`] with `None` in place of the zeros.
+    pub(crate) fn try_grad(&self, loss: &Tensor, create_graph: bool, may_miss: &[&str]) -> Result<Vec<Option<Tensor>>> {
+        let wanted: Vec<usize> = (0..self.tensors.len()).filter(|&i| self.tensors[i].requires_grad()).collect();
+        let targets: Vec<&Tensor> = wanted.iter().map(|&i| &self.tensors[i]).collect();
+        // A constant loss gets the text of `grad_with`, which knows why it is one.
+        let options = GradOptions { create_graph, allow_unused: loss.requires_grad(), ..GradOptions::default() };
+        let found = grad_with(&[loss], &targets, None, options)?;
+        let mut grads = vec![None; self.tensors.len()];
+        let mut missing = Vec::new();
+        for (&i, g) in wanted.iter().zip(found) {
+            let name = &self.table.entries()[i].name;
+            if g.is_none() && !may_miss.iter().any(|p| glob(p, name)) {
+                missing.push(name.as_str());
+            }
+            grads[i] = g;
+        }
+        if missing.is_empty() {
+            return Ok(grads);
+        }
+        Err(Error::Gradient(format!(
+            "no gradient reaches {} of {} parameters: {}{}; freeze them, or allow it with `allow_missing`",
+            missing.len(),
+            wanted.len(),
+            missing.join(", "),
+            crate::autograd::cuts_on_the_way(&[loss])
+        )))
+    }
+}
+
+fn check(e: &Entry, t: &Tensor) -> Result<()> {
+    if t.shape() == e.shape && t.dtype() == DType::F32 {
+        return Ok(());
+    }
+    Err(Error::Params(format!("`{}` is {:?} of F32, got {:?} of {:?}", e.name, e.shape, t.shape(), t.dtype())))
+}

@@ -1,0 +1,1 @@
+//! Optimisers, schedules and averages over a model's [`crate::nn::Arena`].
