@@ -18,6 +18,16 @@ pub fn f32(gpu: &Gpu, to: &Storage, n: usize, value: f32) -> Result<()> {
     gpu.dispatch(&k::FILL_F32, [], [to], params, grid)
 }
 
+/// Sets `n` words to `value`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn u32(gpu: &Gpu, to: &Storage, n: usize, value: u32) -> Result<()> {
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+    let params = k::FillU32Params { n4: n.div_ceil(4) as u32, gx, value, ..Default::default() };
+    gpu.dispatch(&k::FILL_U32, [], [to], params, grid)
+}
+
 /// Sets element `i` of `n` to `start + i * step`, wrapping.
 ///
 /// # Errors

@@ -37,8 +37,6 @@ impl Tensor {
         }
         let full = self.shape().to_vec();
         let out = Tensor::from_parts(self.gpu(), storage, shape, DType::F32);
-        Ok(out.record("sum_to", &[self], move |_, grad| {
-            Ok(vec![Some(grad.add(&Tensor::zeros(grad.gpu(), &full)?)?)])
-        }))
+        Ok(out.record("sum_to", &[self], move |_, grad| Ok(vec![Some(grad.broadcast_to(&full)?)])))
     }
 }
