@@ -18,3 +18,5 @@ mod scan;
 mod softmax;
 mod spiking;
 
+pub use fft::FftNorm;
+

@@ -51,12 +51,15 @@ pub fn cases() -> Vec<Case> {
             move || oracle::random::bernoulli(&b(), f64::from(0.3f32), same(S)),
         ));
         let a = at();
-        cases.push(Case::new(
-            format!("random/dropout_{:?}", at()),
-            vec![rand(&a)],
-            |t| t[0].dropout(0.4, S),
-            |x| oracle::random::dropout(&x[0], f64::from(0.4f32), same(S)),
-        ).grad(a.iter().product::<usize>() < 100));
+        cases.push(
+            Case::new(
+                format!("random/dropout_{:?}", at()),
+                vec![rand(&a)],
+                |t| t[0].dropout(0.4, S),
+                |x| oracle::random::dropout(&x[0], f64::from(0.4f32), same(S)),
+            )
+            .grad(a.iter().product::<usize>() < 100),
+        );
     }
     for p in [0.0f32, 0.5, 1.0] {
         cases.push(drawn(

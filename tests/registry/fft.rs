@@ -1,0 +1,110 @@
+//! Fourier transforms of images, and products of spectra.
+
+use shadegrad::FftNorm;
+
+use crate::case::{Case, rand};
+use crate::oracle::fft::{self, FftNorm as Norm};
+use crate::oracle::{A, array};
+
+const NORMS: [(&str, FftNorm, Norm); 2] =
+    [("backward", FftNorm::Backward, Norm::Backward), ("ortho", FftNorm::Ortho, Norm::Ortho)];
+
+/// `x * y` or `x * conj(y)` on pairs, `y` repeated over the leading dimensions.
+fn complex_mul(x: &A, y: &A, sign: f64) -> A {
+    let (a, b): (Vec<f64>, Vec<f64>) = (x.iter().copied().collect(), y.iter().copied().collect());
+    let product = |(i, z): (usize, &[f64])| {
+        let w = &b[2 * i % b.len()..][..2];
+        [z[0] * w[0] - sign * z[1] * w[1], sign * z[0] * w[1] + z[1] * w[0]]
+    };
+    array(x.shape(), &a.chunks(2).enumerate().flat_map(product).collect::<Vec<_>>())
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Without gradients the large ones: finite differences evaluate the defining sums for every element.
+    let sizes: &[[usize; 4]] = &[
+        [1, 1, 1, 1],
+        [2, 1, 2, 3],
+        [1, 2, 1, 4],
+        [1, 3, 4, 3],
+        [2, 4, 3, 4],
+        [1, 7, 7, 3],
+        [1, 4, 8, 4],
+        [1, 5, 13, 1],
+        [1, 1, 16, 4],
+        [1, 14, 2, 4],
+        [0, 4, 4, 2],
+        [2, 4, 4, 0],
+        [2, 8, 8, 4],
+        [1, 14, 14, 8],
+        [3, 7, 14, 5],
+        [1, 16, 16, 3],
+        [1, 28, 28, 4],
+        [1, 32, 28, 2],
+        [1, 28, 32, 1],
+        [1, 32, 32, 4],
+        [1, 56, 56, 1],
+        [1, 64, 64, 2],
+        [1, 64, 56, 4],
+        [1, 13, 66, 2],
+        [1, 33, 9, 4],
+    ];
+    for &[n, h, w, c] in sizes {
+        for (name, norm, want) in NORMS {
+            let size = format!("{n}x{h}x{w}x{c}_{name}");
+            let grad = h * w * c <= 200 && n <= 2;
+            let x = vec![rand(&[n, h, w, c])];
+            cases.push(
+                Case::new(format!("fft/rfft2_{size}"), x, move |t| t[0].rfft2(norm), move |a| fft::rfft2(&a[0], want))
+                    .grad(grad),
+            );
+            let y = vec![rand(&[n, h, w / 2 + 1, c, 2])];
+            cases.push(
+                Case::new(
+                    format!("fft/irfft2_{size}"),
+                    y,
+                    move |t| t[0].irfft2(w, norm),
+                    move |a| fft::irfft2(&a[0], w, want),
+                )
+                .grad(grad),
+            );
+        }
+    }
+    for (x, y) in [
+        (&[2][..], &[2][..]),
+        (&[3, 2], &[2]),
+        (&[3, 5, 2], &[5, 2]),
+        (&[2, 3, 2, 2], &[2, 2]),
+        (&[7, 2], &[7, 2]),
+        (&[0, 3, 2], &[3, 2]),
+    ] {
+        let inputs = || vec![rand(x), rand(y)];
+        cases.push(Case::new(
+            format!("fft/complex_mul_{x:?}_{y:?}"),
+            inputs(),
+            |t| t[0].complex_mul(&t[1]),
+            |a| complex_mul(&a[0], &a[1], 1.0),
+        ));
+        cases.push(Case::new(
+            format!("fft/complex_mul_conj_{x:?}_{y:?}"),
+            inputs(),
+            |t| t[0].complex_mul_conj(&t[1]),
+            |a| complex_mul(&a[0], &a[1], -1.0),
+        ));
+    }
+    for [n, h, w, c] in [[2, 4, 4, 2], [1, 3, 5, 4], [1, 7, 7, 1], [2, 14, 14, 4], [3, 8, 8, 5]] {
+        cases.push(
+            Case::new(
+                format!("fft/spectral_filter_{n}x{h}x{w}x{c}"),
+                vec![rand(&[n, h, w, c]), rand(&[h, w / 2 + 1, c, 2])],
+                |t| t[0].spectral_filter(&t[1]),
+                move |a| {
+                    let y = complex_mul(&fft::rfft2(&a[0], Norm::Backward), &a[1], 1.0);
+                    fft::irfft2(&y, w, Norm::Backward)
+                },
+            )
+            .grad(h * w * c <= 80),
+        );
+    }
+    cases
+}
