@@ -1,16 +1,201 @@
-//! Reductions of `[outer][len][inner]` over the middle.
+//! Reductions of `[outer][len][inner]` over the middle, in as many passes as keep every sum short.
 
+use shadegrad_shaders::Kernel;
 use shadegrad_shaders::reduce as k;
+use shadegrad_shaders::reduce::ReduceParams;
 
 use crate::memory::Storage;
-use crate::{Gpu, Result};
+use crate::{Class, Gpu, Result};
 
-/// `y[o][i] = sum_l x[o][l][i]`.
+/// Threads of a workgroup.
+const GROUP: u64 = 256;
+/// Most elements that one thread adds up.
+const SERIAL: usize = 1024;
+/// Fewest elements worth a thread of their own.
+const SERIAL_MIN: usize = 32;
+/// Threads that fill a device.
+const THREADS: usize = 1 << 15;
+/// The same for a processor, whose threads are lanes of a few cores.
+const THREADS_SOFTWARE: usize = 1 << 11;
+
+/// Reductions to a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduce {
+    /// The sum.
+    Sum,
+    /// The largest; NaN if there is any.
+    Max,
+    /// The smallest; NaN if there is any.
+    Min,
+}
+
+/// Reductions to a value and the index of its first occurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArgReduce {
+    /// The largest; NaN before all.
+    Max,
+    /// The smallest; NaN before all.
+    Min,
+}
+
+/// How a pass is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// One thread a unit of a row.
+    Rows,
+    /// 32 lanes a unit of a row.
+    Team,
+    /// A workgroup a unit of a row.
+    Workgroup,
+    /// One thread a unit of one or four columns.
+    Cols,
+}
+
+/// One pass over `[outer][len][inner]`, leaving `[outer][chunks][inner]`.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    form: Form,
+    vector: bool,
+    chunk: usize,
+    chunks: usize,
+    outer: usize,
+    len: usize,
+    inner: usize,
+}
+
+impl Pass {
+    fn plan(gpu: &Gpu, outer: usize, len: usize, inner: usize) -> Self {
+        let software = gpu.caps().class == Class::Software;
+        let threads = if software { THREADS_SOFTWARE } else { THREADS };
+        let (form, vector, groups, longest) = if inner > 1 {
+            let vector = inner.is_multiple_of(4);
+            (Form::Cols, vector, outer * if vector { inner / 4 } else { inner }, SERIAL)
+        } else {
+            let vector = outer == 1 || len.is_multiple_of(4);
+            let (form, longest) = match len {
+                _ if software => (Form::Rows, SERIAL),
+                0..=32 => (Form::Rows, SERIAL),
+                33..=1024 => (Form::Team, 1024),
+                _ => (Form::Workgroup, 1 << 16),
+            };
+            (form, vector, outer, longest)
+        };
+        let width = match form {
+            Form::Rows | Form::Cols => 1,
+            Form::Team => 32,
+            Form::Workgroup => 256,
+        };
+        // Enough units to fill the device, but none shorter than is worth it.
+        let wanted = threads.div_ceil(groups * width).max(1);
+        let chunk = len.div_ceil(wanted).clamp(SERIAL_MIN * width, longest).next_multiple_of(4);
+        Self { form, vector, chunk, chunks: len.div_ceil(chunk), outer, len, inner }
+    }
+
+    /// Columns, in the units that threads take.
+    fn inner_units(&self) -> usize {
+        if self.vector && self.form == Form::Cols { self.inner / 4 } else { self.inner }
+    }
+
+    fn params(&self, gpu: &Gpu) -> Result<(ReduceParams, [u32; 3])> {
+        let inner = self.inner_units();
+        let units = (self.outer * self.chunks * inner) as u64;
+        let groups = match self.form {
+            Form::Rows | Form::Cols => units.div_ceil(GROUP),
+            Form::Team => units.div_ceil(GROUP / 32),
+            Form::Workgroup => units,
+        };
+        let (grid, gx) = gpu.grid(groups)?;
+        let params = ReduceParams {
+            units: units as u32,
+            chunks: self.chunks as u32,
+            chunk: self.chunk as u32,
+            len: self.len as u32,
+            inner: inner as u32,
+            gx,
+            scale: 1.0,
+            div: 1,
+            wrap: u32::MAX,
+        };
+        Ok((params, grid))
+    }
+
+    fn partials(&self) -> usize {
+        self.outer * self.chunks * self.inner
+    }
+
+    /// Picks from kernels in the order of [`forms`].
+    fn pick<T: Copy>(&self, gpu: &Gpu, table: [T; 16]) -> T {
+        let subgroup = match gpu.caps().subgroup {
+            Some(8) => 1,
+            Some(32) => 2,
+            _ => 0,
+        };
+        let form = match self.form {
+            Form::Rows => 0,
+            Form::Cols => 1,
+            Form::Team => 2 + subgroup,
+            Form::Workgroup => 5 + subgroup,
+        };
+        table[2 * form + usize::from(self.vector)]
+    }
+}
+
+/// The kernels of one reduction: rows, columns, teams, workgroups, each scalar and vector.
+macro_rules! forms {
+    ($($k:ident)+) => { [$(&k::$k),+] };
+}
+
+impl Reduce {
+    fn kernels(self) -> [&'static Kernel<ReduceParams, 1, 1>; 16] {
+        match self {
+            Self::Sum => forms![
+                REDUCE_ROWS_SUM_1 REDUCE_ROWS_SUM_4 REDUCE_COLS_SUM_1 REDUCE_COLS_SUM_4
+                REDUCE_LANES_SUM_1_32_0 REDUCE_LANES_SUM_4_32_0 REDUCE_LANES_SUM_1_32_8 REDUCE_LANES_SUM_4_32_8
+                REDUCE_LANES_SUM_1_32_32 REDUCE_LANES_SUM_4_32_32 REDUCE_LANES_SUM_1_256_0 REDUCE_LANES_SUM_4_256_0
+                REDUCE_LANES_SUM_1_256_8 REDUCE_LANES_SUM_4_256_8 REDUCE_LANES_SUM_1_256_32 REDUCE_LANES_SUM_4_256_32
+            ],
+            Self::Max => forms![
+                REDUCE_ROWS_MAX_1 REDUCE_ROWS_MAX_4 REDUCE_COLS_MAX_1 REDUCE_COLS_MAX_4
+                REDUCE_LANES_MAX_1_32_0 REDUCE_LANES_MAX_4_32_0 REDUCE_LANES_MAX_1_32_8 REDUCE_LANES_MAX_4_32_8
+                REDUCE_LANES_MAX_1_32_32 REDUCE_LANES_MAX_4_32_32 REDUCE_LANES_MAX_1_256_0 REDUCE_LANES_MAX_4_256_0
+                REDUCE_LANES_MAX_1_256_8 REDUCE_LANES_MAX_4_256_8 REDUCE_LANES_MAX_1_256_32 REDUCE_LANES_MAX_4_256_32
+            ],
+            Self::Min => forms![
+                REDUCE_ROWS_MIN_1 REDUCE_ROWS_MIN_4 REDUCE_COLS_MIN_1 REDUCE_COLS_MIN_4
+                REDUCE_LANES_MIN_1_32_0 REDUCE_LANES_MIN_4_32_0 REDUCE_LANES_MIN_1_32_8 REDUCE_LANES_MIN_4_32_8
+                REDUCE_LANES_MIN_1_32_32 REDUCE_LANES_MIN_4_32_32 REDUCE_LANES_MIN_1_256_0 REDUCE_LANES_MIN_4_256_0
+                REDUCE_LANES_MIN_1_256_8 REDUCE_LANES_MIN_4_256_8 REDUCE_LANES_MIN_1_256_32 REDUCE_LANES_MIN_4_256_32
+            ],
+        }
+    }
+}
+
+/// One step over all elements of a group, the last pass scaled by `scale`; `len` must not be 0.
+///
+/// `y[o][i] = scale * reduce_l x[o][l][i]` (the scale is for sums only).
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
-pub fn sum(gpu: &Gpu, x: &Storage, y: &Storage, outer: usize, len: usize, inner: usize) -> Result<()> {
-    let (grid, gx) = gpu.grid(((outer * inner) as u64).div_ceil(256))?;
-    let params = k::ReduceParams { outer: outer as u32, len: len as u32, inner: inner as u32, gx };
-    gpu.dispatch(&k::REDUCE_SUM, [x], [y], params, grid)
+pub fn reduce(
+    gpu: &Gpu,
+    f: Reduce,
+    x: &Storage,
+    y: &Storage,
+    [outer, len, inner]: [usize; 3],
+    scale: f32,
+) -> Result<()> {
+    let mut from = x.clone();
+    let mut len = len;
+    loop {
+        let pass = Pass::plan(gpu, outer, len, inner);
+        let (params, grid) = pass.params(gpu)?;
+        let kernel = pass.pick(gpu, f.kernels());
+        if pass.chunks == 1 {
+            return gpu.dispatch(kernel, [&from], [y], ReduceParams { scale, ..params }, grid);
+        }
+        let partials = gpu.alloc(4 * pass.partials() as u64, "partials")?;
+        gpu.dispatch(kernel, [&from], [&partials], params, grid)?;
+        from = partials;
+        len = pass.chunks;
+    }
 }
