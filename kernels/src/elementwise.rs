@@ -1,8 +1,8 @@
 //! Element by element: unary functions, their fused gradients, binary functions with broadcasting.
 
-use shadegrad_shaders::elementwise as k;
-use shadegrad_shaders::elementwise::{BcastParams, BinaryParams, UnaryParams};
 use shadegrad_shaders::Kernel;
+use shadegrad_shaders::elementwise as k;
+use shadegrad_shaders::elementwise::{BcastParams, BinaryParams, SelectBcastParams, SelectParams, UnaryParams};
 
 use crate::memory::Storage;
 use crate::{Gpu, Result};
@@ -36,6 +36,8 @@ table! {
     LeakyRelu => [UNARY_LEAKY_RELU], Elu => [UNARY_ELU], Erf => [UNARY_ERF], Square => [UNARY_SQUARE],
     Sign => [UNARY_SIGN], Floor => [UNARY_FLOOR], Ceil => [UNARY_CEIL], Round => [UNARY_ROUND],
     Clamp => [UNARY_CLAMP], Powf => [UNARY_POWF], AddScalar => [UNARY_ADD_SCALAR], MulScalar => [UNARY_MUL_SCALAR],
+    GtScalar => [UNARY_GT_SCALAR], GeScalar => [UNARY_GE_SCALAR], LtScalar => [UNARY_LT_SCALAR],
+    LeScalar => [UNARY_LE_SCALAR], EqScalar => [UNARY_EQ_SCALAR], NeScalar => [UNARY_NE_SCALAR],
     IsNan => [UNARY_IS_NAN], IsFinite => [UNARY_IS_FINITE],
 }
 
@@ -99,7 +101,16 @@ pub fn unary(gpu: &Gpu, f: Unary, x: &Storage, y: &Storage, n: usize, a: f32, b:
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
-pub fn unary_grad(gpu: &Gpu, f: UnaryGrad, x: &Storage, dy: &Storage, dx: &Storage, n: usize, a: f32, b: f32) -> Result<()> {
+pub fn unary_grad(
+    gpu: &Gpu,
+    f: UnaryGrad,
+    x: &Storage,
+    dy: &Storage,
+    dx: &Storage,
+    n: usize,
+    a: f32,
+    b: f32,
+) -> Result<()> {
     let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
     gpu.dispatch(f.kernels()[0], [x, dy], [dx], UnaryParams { n4: n.div_ceil(4) as u32, gx, a, b }, grid)
 }
@@ -156,16 +167,16 @@ pub fn binary(
         return gpu.dispatch(f.kernels()[i], [x, y], [z], params, grid);
     }
     let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
-    let mut dims = [1u32; 8];
-    for (slot, &d) in dims.iter_mut().zip(out.iter().rev()) {
-        *slot = d as u32;
+    let joined = joined(out, [xshape, yshape]);
+    let (mut dims, mut xs, mut ys) = ([1; 8], [0; 8], [0; 8]);
+    for (i, &(d, [x, y])) in joined.iter().enumerate() {
+        (dims[i], xs[i], ys[i]) = (d, x, y);
     }
-    let [xs, ys] = [broadcast_strides(xshape), broadcast_strides(yshape)];
     let half = |v: [u32; 8], i: usize| [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
     let params = BcastParams {
         n: n as u32,
         gx,
-        rank: out.len() as u32,
+        rank: joined.len() as u32,
         dims0: half(dims, 0),
         dims1: half(dims, 1),
         xs0: half(xs, 0),
@@ -186,4 +197,55 @@ fn broadcast_strides(shape: &[usize]) -> [u32; 8] {
         step *= d as u32;
     }
     strides
+}
+
+/// Dimensions of `shape`, last first, neighbours joined wherever all of `operands` (numpy-aligned to the right) lie alike
+/// under them: length, and each operand's stride (0 where it is repeated).
+fn joined<const K: usize>(shape: &[usize], operands: [&[usize]; K]) -> Vec<(u32, [u32; K])> {
+    let strides = operands.map(broadcast_strides);
+    let mut dims: Vec<(u32, [u32; K])> = Vec::with_capacity(shape.len());
+    for (i, &d) in shape.iter().rev().enumerate().filter(|(_, d)| **d != 1) {
+        let s = strides.map(|s| s[i]);
+        match dims.last_mut() {
+            Some((n, before)) if (0..K).all(|k| s[k] == before[k] * *n) => *n *= d as u32,
+            _ => dims.push((d as u32, s)),
+        }
+    }
+    dims
+}
+
+/// Whether [`select`] takes these shapes: too many dimensions that no two operands share must be broadcast before.
+pub fn select_fits(shapes: [&[usize]; 3], out: &[usize]) -> bool {
+    joined(out, shapes).len() <= 6
+}
+
+/// `z = cond != 0 ? x : y` with numpy's broadcasting: `out` must be the broadcast of the three shapes, which
+/// [`select_fits`] must accept.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn select(gpu: &Gpu, inputs: [(&Storage, &[usize]); 3], z: &Storage, out: &[usize]) -> Result<()> {
+    let n: usize = out.iter().product();
+    let storages = inputs.map(|i| i.0);
+    if inputs.iter().all(|i| fit(i.1, out) == Fit::Full) {
+        let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
+        return gpu.dispatch(&k::SELECT_FULL, storages, [z], SelectParams { n4: n.div_ceil(4) as u32, gx }, grid);
+    }
+    let mut dims = joined(out, inputs.map(|i| i.1));
+    dims.resize(6, (1, [0; 3]));
+    let operand = |k: usize| [0, 1, 2, 3].map(|d| dims[d].1[k]);
+    let [(d4, [c4, x4, y4]), (_, [c5, x5, y5])] = [dims[4], dims[5]];
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
+    let params = SelectBcastParams {
+        dims0: [0, 1, 2, 3].map(|d| dims[d].0),
+        cs0: operand(0),
+        xs0: operand(1),
+        ys0: operand(2),
+        dims_cs: [d4, 0, c4, c5],
+        xs_ys: [x4, x5, y4, y5],
+        n: n as u32,
+        gx,
+        ..Default::default()
+    };
+    gpu.dispatch(&k::SELECT_BCAST, storages, [z], params, grid)
 }

@@ -22,6 +22,7 @@ mod user;
 
 pub mod attention;
 pub mod augment;
+pub mod cast;
 pub mod conv;
 pub mod elementwise;
 pub mod fft;

@@ -199,3 +199,102 @@ pub fn reduce(
         len = pass.chunks;
     }
 }
+
+impl ArgReduce {
+    fn kernels(self) -> [&'static Kernel<ReduceParams, 1, 2>; 16] {
+        match self {
+            Self::Max => forms![
+                REDUCE_ROWS_ARGMAX_1_0 REDUCE_ROWS_ARGMAX_4_0 REDUCE_COLS_ARGMAX_1_0 REDUCE_COLS_ARGMAX_4_0
+                REDUCE_LANES_ARGMAX_1_32_0_0 REDUCE_LANES_ARGMAX_4_32_0_0 REDUCE_LANES_ARGMAX_1_32_8_0
+                REDUCE_LANES_ARGMAX_4_32_8_0 REDUCE_LANES_ARGMAX_1_32_32_0 REDUCE_LANES_ARGMAX_4_32_32_0
+                REDUCE_LANES_ARGMAX_1_256_0_0 REDUCE_LANES_ARGMAX_4_256_0_0 REDUCE_LANES_ARGMAX_1_256_8_0
+                REDUCE_LANES_ARGMAX_4_256_8_0 REDUCE_LANES_ARGMAX_1_256_32_0 REDUCE_LANES_ARGMAX_4_256_32_0
+            ],
+            Self::Min => forms![
+                REDUCE_ROWS_ARGMIN_1_0 REDUCE_ROWS_ARGMIN_4_0 REDUCE_COLS_ARGMIN_1_0 REDUCE_COLS_ARGMIN_4_0
+                REDUCE_LANES_ARGMIN_1_32_0_0 REDUCE_LANES_ARGMIN_4_32_0_0 REDUCE_LANES_ARGMIN_1_32_8_0
+                REDUCE_LANES_ARGMIN_4_32_8_0 REDUCE_LANES_ARGMIN_1_32_32_0 REDUCE_LANES_ARGMIN_4_32_32_0
+                REDUCE_LANES_ARGMIN_1_256_0_0 REDUCE_LANES_ARGMIN_4_256_0_0 REDUCE_LANES_ARGMIN_1_256_8_0
+                REDUCE_LANES_ARGMIN_4_256_8_0 REDUCE_LANES_ARGMIN_1_256_32_0 REDUCE_LANES_ARGMIN_4_256_32_0
+            ],
+        }
+    }
+
+    /// Those that read the indices of an earlier pass.
+    fn later_kernels(self) -> [&'static Kernel<ReduceParams, 2, 2>; 16] {
+        match self {
+            Self::Max => forms![
+                REDUCE_ROWS_ARGMAX_1_1 REDUCE_ROWS_ARGMAX_4_1 REDUCE_COLS_ARGMAX_1_1 REDUCE_COLS_ARGMAX_4_1
+                REDUCE_LANES_ARGMAX_1_32_0_1 REDUCE_LANES_ARGMAX_4_32_0_1 REDUCE_LANES_ARGMAX_1_32_8_1
+                REDUCE_LANES_ARGMAX_4_32_8_1 REDUCE_LANES_ARGMAX_1_32_32_1 REDUCE_LANES_ARGMAX_4_32_32_1
+                REDUCE_LANES_ARGMAX_1_256_0_1 REDUCE_LANES_ARGMAX_4_256_0_1 REDUCE_LANES_ARGMAX_1_256_8_1
+                REDUCE_LANES_ARGMAX_4_256_8_1 REDUCE_LANES_ARGMAX_1_256_32_1 REDUCE_LANES_ARGMAX_4_256_32_1
+            ],
+            Self::Min => forms![
+                REDUCE_ROWS_ARGMIN_1_1 REDUCE_ROWS_ARGMIN_4_1 REDUCE_COLS_ARGMIN_1_1 REDUCE_COLS_ARGMIN_4_1
+                REDUCE_LANES_ARGMIN_1_32_0_1 REDUCE_LANES_ARGMIN_4_32_0_1 REDUCE_LANES_ARGMIN_1_32_8_1
+                REDUCE_LANES_ARGMIN_4_32_8_1 REDUCE_LANES_ARGMIN_1_32_32_1 REDUCE_LANES_ARGMIN_4_32_32_1
+                REDUCE_LANES_ARGMIN_1_256_0_1 REDUCE_LANES_ARGMIN_4_256_0_1 REDUCE_LANES_ARGMIN_1_256_8_1
+                REDUCE_LANES_ARGMIN_4_256_8_1 REDUCE_LANES_ARGMIN_1_256_32_1 REDUCE_LANES_ARGMIN_4_256_32_1
+            ],
+        }
+    }
+}
+
+/// Values and indices, each one word per element.
+pub type Pairs<'a> = (&'a Storage, &'a Storage);
+
+/// What [`arg`] writes for element `i` of the tensor that the first of all passes read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    /// `i`.
+    Flat,
+    /// The index along the middle dimension of `[..][len][inner]`.
+    Along {
+        /// Length of the dimension.
+        len: usize,
+        /// Elements between two steps along it.
+        inner: usize,
+    },
+}
+
+/// The best of each group and its index, the lowest on ties. `indices` are those of an earlier call with
+/// [`Index::Flat`], whose values are `x`; without them the elements of `x` are counted. `len` must not be 0.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn arg(
+    gpu: &Gpu,
+    f: ArgReduce,
+    x: &Storage,
+    indices: Option<&Storage>,
+    (y, yi): Pairs<'_>,
+    [outer, len, inner]: [usize; 3],
+    index: Index,
+) -> Result<()> {
+    let mut from = (x.clone(), indices.cloned());
+    let mut len = len;
+    loop {
+        let pass = Pass::plan(gpu, outer, len, inner);
+        let (mut params, grid) = pass.params(gpu)?;
+        let last = pass.chunks == 1;
+        if let (true, Index::Along { len, inner }) = (last, index) {
+            (params.div, params.wrap) = (inner as u32, len as u32);
+        }
+        let bytes = 4 * pass.partials() as u64;
+        let to = if last {
+            (y.clone(), yi.clone())
+        } else {
+            (gpu.alloc(bytes, "partials")?, gpu.alloc(bytes, "partial indices")?)
+        };
+        match &from.1 {
+            None => gpu.dispatch(pass.pick(gpu, f.kernels()), [&from.0], [&to.0, &to.1], params, grid)?,
+            Some(i) => gpu.dispatch(pass.pick(gpu, f.later_kernels()), [&from.0, i], [&to.0, &to.1], params, grid)?,
+        }
+        if last {
+            return Ok(());
+        }
+        from = (to.0, Some(to.1));
+        len = pass.chunks;
+    }
+}

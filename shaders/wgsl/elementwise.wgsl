@@ -3,14 +3,16 @@
 //   dunary_*   dx = dy * f'(x) in one pass, for activations
 //   binary_*   z = f(x, y) where each operand is full (v), one scalar (s) or a row repeated over the leading dimensions (r)
 //   bcast_*    z = f(x, y) under any broadcasting, one element an invocation
+//   select_*   z = cond != 0 ? x : y, all full, or under any broadcasting
 #import activation
 
 #define GROUP 256
 
-#kernel unary_$OP : OP in neg abs exp log log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu erf square sign floor ceil round clamp powf add_scalar mul_scalar is_nan is_finite
+#kernel unary_$OP : OP in neg abs exp log log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu erf square sign floor ceil round clamp powf add_scalar mul_scalar gt_scalar ge_scalar lt_scalar le_scalar eq_scalar ne_scalar is_nan is_finite
 #kernel dunary_$OP : OP in tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu square abs clamp
 #kernel binary_$OP_$X$Y : OP in add sub mul div pow maximum minimum gt ge lt le eq ne, X in v s r, Y in v s r if (X == v) + (Y == v) > 0
 #kernel bcast_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne
+#kernel select_$F : F in full bcast
 
 #if KERNEL == unary || KERNEL == dunary
 struct UnaryParams { n4: u32, gx: u32, a: f32, b: f32 }
@@ -49,6 +51,18 @@ fn f(v: f32) -> f32 {
     return v + p.a;
 #elif OP == mul_scalar
     return v * p.a;
+#elif OP == gt_scalar
+    return select(0.0, 1.0, v > p.a);
+#elif OP == ge_scalar
+    return select(0.0, 1.0, v >= p.a);
+#elif OP == lt_scalar
+    return select(0.0, 1.0, v < p.a);
+#elif OP == le_scalar
+    return select(0.0, 1.0, v <= p.a);
+#elif OP == eq_scalar
+    return select(0.0, 1.0, v == p.a);
+#elif OP == ne_scalar
+    return select(1.0, 0.0, v == p.a);
 #elif OP == is_nan
     return select(0.0, 1.0, sg_is_nan(v));
 #elif OP == is_finite
@@ -211,5 +225,58 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
         z[i] = f(x[a], y[b]);
     }
+}
+#endif
+
+#if KERNEL == select
+#if F == full
+struct SelectParams { n4: u32, gx: u32 }
+var<immediate> p: SelectParams;
+#define T vec4<f32>
+#else
+// Up to six dimensions, the last first: its length, and each operand's stride (0 where it is repeated).
+struct SelectBcastParams {
+    dims0: vec4<u32>, cs0: vec4<u32>, xs0: vec4<u32>, ys0: vec4<u32>,
+    dims_cs: vec4<u32>, xs_ys: vec4<u32>,
+    n: u32, gx: u32,
+}
+var<immediate> p: SelectBcastParams;
+#define T f32
+#endif
+@group(0) @binding(0) var<storage, read> cond: array<$T>;
+@group(0) @binding(1) var<storage, read> x: array<$T>;
+@group(0) @binding(2) var<storage, read> y: array<$T>;
+@group(0) @binding(3) var<storage, read_write> z: array<$T>;
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+#if F == full
+    if (i < p.n4) {
+        z[i] = select(y[i], x[i], cond[i] != vec4<f32>(0.0));
+    }
+#else
+    if (i < p.n) {
+        var rest = i;
+        var c = 0u;
+        var a = 0u;
+        var b = 0u;
+#for d in 0..4
+        let q$d = rest / p.dims0[$d];
+        let r$d = rest - q$d * p.dims0[$d];
+        c += r$d * p.cs0[$d];
+        a += r$d * p.xs0[$d];
+        b += r$d * p.ys0[$d];
+        rest = q$d;
+#endfor
+        // The fifth dimension and what is left, the sixth.
+        let last = rest / p.dims_cs.x;
+        let r4 = rest - last * p.dims_cs.x;
+        c += r4 * p.dims_cs.z + last * p.dims_cs.w;
+        a += r4 * p.xs_ys.x + last * p.xs_ys.y;
+        b += r4 * p.xs_ys.z + last * p.xs_ys.w;
+        z[i] = select(y[b], x[a], cond[c] != 0.0);
+    }
+#endif
 }
 #endif

@@ -2,6 +2,7 @@
 
 use std::ops;
 
+use shadegrad_kernels::cast::Cast;
 use shadegrad_kernels::elementwise::{self as k, Binary, Unary, UnaryGrad};
 
 use crate::error::{Error, Result};
@@ -207,8 +208,7 @@ impl Tensor {
     pub fn elu(&self, alpha: f32) -> Result<Tensor> {
         self.fused("elu", Unary::Elu, UnaryGrad::Elu, alpha, 0.0, move |x| {
             let negative = x.clamp(f32::MIN, 0.0)?.exp()?.mul_scalar(alpha)?;
-            let positive = x.gt_scalar(0.0)?;
-            positive.add(&positive.neg()?.add_scalar(1.0)?.mul(&negative)?)
+            x.gt_scalar(0.0)?.select(&Tensor::scalar(x.gpu(), 1.0)?, &negative)
         })
     }
 
@@ -251,10 +251,7 @@ impl Tensor {
         if lo.is_nan() || hi.is_nan() || lo > hi {
             return Err(Error::value("clamp", format!("the range {lo}..={hi} is empty; swap its ends")));
         }
-        self.fused("clamp", Unary::Clamp, UnaryGrad::Clamp, lo, hi, move |x| {
-            let bound = |v| Tensor::scalar(x.gpu(), v);
-            x.ge(&bound(lo)?)?.mul(&x.le(&bound(hi)?)?)
-        })
+        self.fused("clamp", Unary::Clamp, UnaryGrad::Clamp, lo, hi, move |x| x.ge_scalar(lo)?.mul(&x.le_scalar(hi)?))
     }
 
     /// -1, 0 or 1. No gradient.
@@ -352,11 +349,14 @@ impl Tensor {
     pub fn pow(&self, other: &Tensor) -> Result<Tensor> {
         let (x, y) = (self.clone(), other.clone());
         Ok(self.binary("pow", Binary::Pow, other)?.record("pow", &[self, other], move |ctx, grad| {
-            let dx = || grad.mul(&y)?.mul(&x.pow(&y.add_scalar(-1.0)?)?)?.sum_to(x.shape());
+            // By selection: at 0^0 the slope is 0, not 0 * infinity.
+            let dx = || {
+                let slope = y.mul(&x.pow(&y.add_scalar(-1.0)?)?)?;
+                grad.mul(&y.ne_scalar(0.0)?.select(&slope, &Tensor::scalar(y.gpu(), 0.0)?)?)?.sum_to(x.shape())
+            };
             let dy = || {
                 // log of 1 where x is not positive: the gradient there is 0, and must be finite.
-                let positive = x.gt_scalar(0.0)?;
-                let safe = positive.mul(&x)?.add(&positive.neg()?.add_scalar(1.0)?)?;
+                let safe = x.gt_scalar(0.0)?.select(&x, &Tensor::scalar(x.gpu(), 1.0)?)?;
                 grad.mul(&x.pow(&y)?)?.mul(&safe.log()?)?.sum_to(y.shape())
             };
             Ok(vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dy).transpose()?])
@@ -417,9 +417,100 @@ impl Tensor {
         self.compare("ne", Binary::Ne, other)
     }
 
-    /// 1 where `x > c`, 0 elsewhere.
+    fn compare_scalar(&self, op: &'static str, f: Unary, c: f32) -> Result<Tensor> {
+        Ok(self.unary(op, f, c, 0.0)?.record_cut(op, &[self]))
+    }
+
+    /// 1 where `x > c`, 0 elsewhere. No gradient; so for all comparisons.
     pub fn gt_scalar(&self, c: f32) -> Result<Tensor> {
-        self.gt(&Tensor::scalar(self.gpu(), c)?)
+        self.compare_scalar("gt_scalar", Unary::GtScalar, c)
+    }
+
+    /// 1 where `x >= c`, 0 elsewhere.
+    pub fn ge_scalar(&self, c: f32) -> Result<Tensor> {
+        self.compare_scalar("ge_scalar", Unary::GeScalar, c)
+    }
+
+    /// 1 where `x < c`, 0 elsewhere.
+    pub fn lt_scalar(&self, c: f32) -> Result<Tensor> {
+        self.compare_scalar("lt_scalar", Unary::LtScalar, c)
+    }
+
+    /// 1 where `x <= c`, 0 elsewhere.
+    pub fn le_scalar(&self, c: f32) -> Result<Tensor> {
+        self.compare_scalar("le_scalar", Unary::LeScalar, c)
+    }
+
+    /// 1 where `x = c`, 0 elsewhere.
+    pub fn eq_scalar(&self, c: f32) -> Result<Tensor> {
+        self.compare_scalar("eq_scalar", Unary::EqScalar, c)
+    }
+
+    /// 1 where `x` and `c` differ, 0 elsewhere.
+    pub fn ne_scalar(&self, c: f32) -> Result<Tensor> {
+        self.compare_scalar("ne_scalar", Unary::NeScalar, c)
+    }
+
+    /// `a` where this tensor is not 0, `b` elsewhere; all three broadcast. What is not chosen cannot leak into the result
+    /// or its gradient, be it NaN. No gradient flows to the condition.
+    ///
+    /// # Errors
+    /// If the shapes do not broadcast.
+    pub fn select(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let op = "select";
+        for t in [self, a, b] {
+            t.want(op, DType::F32)?;
+            self.same_gpu(op, t)?;
+        }
+        let shape = broadcast_shape(op, &broadcast_shape(op, self.shape(), a.shape())?, b.shape())?;
+        let out = Tensor::empty(self.gpu(), &shape, DType::F32, op)?;
+        if out.numel() > 0 {
+            let mut inputs = [self.detach(), a.detach(), b.detach()];
+            if !k::select_fits([self.shape(), a.shape(), b.shape()], &shape) {
+                for t in &mut inputs {
+                    *t = t.add(&Tensor::zeros(self.gpu(), &shape)?)?;
+                }
+            }
+            let [c, x, y] = [&inputs[0], &inputs[1], &inputs[2]].map(|t| (t.storage(), t.shape()));
+            k::select(self.gpu(), [c, x, y], out.storage(), &shape)?;
+        }
+        let (cond, ashape, bshape) = (self.detach(), a.shape().to_vec(), b.shape().to_vec());
+        Ok(out.record(op, &[self, a, b], move |ctx, grad| {
+            let zero = Tensor::scalar(grad.gpu(), 0.0)?;
+            let da = || cond.select(grad, &zero)?.sum_to(&ashape);
+            let db = || cond.select(&zero, grad)?.sum_to(&bshape);
+            Ok(vec![None, ctx.needs(1).then(da).transpose()?, ctx.needs(2).then(db).transpose()?])
+        }))
+    }
+
+    /// The same values as another element type. To `U8` and `U32` the fraction is cut off and the range enforced; to `F16`
+    /// rounded. Gradients flow between the two float types and are `F32` whatever the tensor's type.
+    ///
+    /// # Errors
+    /// If there is no such conversion.
+    pub fn cast(&self, dtype: DType) -> Result<Tensor> {
+        let how = match (self.dtype(), dtype) {
+            (a, b) if a == b => return Ok(self.clone()),
+            (DType::F32, DType::F16) => Cast::F32ToF16,
+            (DType::F16, DType::F32) => Cast::F16ToF32,
+            (DType::F32, DType::U8) => Cast::F32ToU8,
+            (DType::U8, DType::F32) => Cast::U8ToF32,
+            (DType::F32, DType::U32) => Cast::F32ToU32,
+            (DType::U32, DType::F32) => Cast::U32ToF32,
+            (DType::U8, DType::U32) => Cast::U8ToU32,
+            (DType::U32, DType::U8) => Cast::U32ToU8,
+            (from, to) => {
+                return Err(Error::DType { op: "cast", detail: format!("no way from {from:?} to {to:?}; go by F32") });
+            }
+        };
+        let out = Tensor::empty(self.gpu(), self.shape(), dtype, "cast")?;
+        if out.numel() > 0 {
+            shadegrad_kernels::cast::cast(self.gpu(), how, self.storage(), out.storage(), out.numel())?;
+        }
+        if matches!(how, Cast::F32ToF16 | Cast::F16ToF32) {
+            return Ok(out.record("cast", &[self], |_, grad| Ok(vec![Some(grad.clone())])));
+        }
+        Ok(out.record_cut("cast", &[self]))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reductions over any axes.
 
-use shadegrad_kernels::reduce::{self as k, Reduce};
+use shadegrad_kernels::reduce::{self as k, ArgReduce, Index, Reduce};
 
 use crate::error::{Error, Result};
+use crate::ops::scan::{Picks, around};
 use crate::tensor::{DType, Tensor};
 
 /// Runs of neighbouring dimensions that are all reduced or all kept, without those of length 1.
@@ -158,5 +159,119 @@ impl Tensor {
         Ok(self
             .reduced("sum_to", Reduce::Sum, &mask, shape, 1.0)?
             .record("sum_to", &[self], move |_, grad| Ok(vec![Some(grad.stretch(&full)?)])))
+    }
+
+    /// The largest over `axes`, as [`Tensor::sum`]; NaN if there is any. The gradient goes to the first of equals.
+    ///
+    /// # Errors
+    /// Also if there is nothing to choose from.
+    pub fn max(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        self.extreme("max", Reduce::Max, ArgReduce::Max, axes, keepdim)
+    }
+
+    /// The smallest over `axes`, as [`Tensor::max`].
+    ///
+    /// # Errors
+    /// As [`Tensor::max`].
+    pub fn min(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        self.extreme("min", Reduce::Min, ArgReduce::Min, axes, keepdim)
+    }
+
+    fn extreme(&self, op: &'static str, f: Reduce, arg: ArgReduce, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let Axes { mask, out, len, .. } = self.axes(op, axes, keepdim)?;
+        self.want(op, DType::F32)?;
+        self.nonempty(op, axes)?;
+        if len == 1 || self.numel() == 0 {
+            return Ok(self.view(&out));
+        }
+        if !self.requires_grad() {
+            return Ok(self.reduced(op, f, &mask, &out, 1.0)?.record(op, &[self], |_, _| Ok(vec![None])));
+        }
+        let mut runs = runs(self.shape(), &mask);
+        let mut now: (Tensor, Option<Tensor>) = (self.detach(), None);
+        while let Some(dims) = next_run(&mut runs) {
+            let n = dims[0] * dims[2];
+            let next = Tensor::empty(self.gpu(), &[n], DType::F32, op)?;
+            let at = Tensor::empty(self.gpu(), &[n], DType::U32, op)?;
+            let earlier = now.1.as_ref().map(Tensor::storage);
+            k::arg(self.gpu(), arg, now.0.storage(), earlier, (next.storage(), at.storage()), dims, Index::Flat)?;
+            now = (next, Some(at));
+        }
+        let (values, Some(at)) = now else { return Ok(self.view(&out)) };
+        let picks = Picks {
+            places: at.with(&out, None, None),
+            dims: [1, self.numel(), 1],
+            count: at.numel(),
+            full: self.shape().to_vec(),
+        };
+        Ok(values.with(&out, None, None).record(op, &[self], move |_, grad| Ok(vec![Some(picks.put(grad)?)])))
+    }
+
+    /// The index (`U32`) of the largest along `axis`, the lowest on ties; of the first NaN if there is any. No gradient.
+    ///
+    /// # Errors
+    /// If there is no such axis, it is empty, or the element type is not `F32`.
+    pub fn argmax(&self, axis: usize, keepdim: bool) -> Result<Tensor> {
+        self.arg_extreme("argmax", ArgReduce::Max, axis, keepdim)
+    }
+
+    /// The index (`U32`) of the smallest along `axis`, as [`Tensor::argmax`].
+    ///
+    /// # Errors
+    /// As [`Tensor::argmax`].
+    pub fn argmin(&self, axis: usize, keepdim: bool) -> Result<Tensor> {
+        self.arg_extreme("argmin", ArgReduce::Min, axis, keepdim)
+    }
+
+    fn arg_extreme(&self, op: &'static str, f: ArgReduce, axis: usize, keepdim: bool) -> Result<Tensor> {
+        let Axes { out, .. } = self.axes(op, &[axis], keepdim)?;
+        self.want(op, DType::F32)?;
+        self.nonempty(op, &[axis])?;
+        let at = Tensor::empty(self.gpu(), &out, DType::U32, op)?;
+        if at.numel() > 0 {
+            let dims @ [_, len, inner] = around(self.shape(), axis);
+            let best = Tensor::empty(self.gpu(), &out, DType::F32, op)?;
+            let index = Index::Along { len, inner };
+            k::arg(self.gpu(), f, self.storage(), None, (best.storage(), at.storage()), dims, index)?;
+        }
+        Ok(at.record_cut(op, &[self]))
+    }
+
+    /// `log(sum(e^x))` over `axes`, as [`Tensor::sum`], without overflow: -infinity if all elements are.
+    ///
+    /// # Errors
+    /// Also if there is nothing to sum.
+    pub fn logsumexp(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let op = "logsumexp";
+        let Axes { kept, out, .. } = self.axes(op, axes, keepdim)?;
+        self.nonempty(op, axes)?;
+        let x = self.detach();
+        // Held in the finite range, so that infinite elements give no difference of infinities.
+        let top = x.max(axes, true)?.clamp(f32::MIN, f32::MAX)?;
+        let lse = x.sub(&top)?.exp()?.sum(axes, true)?.log()?.add(&top)?;
+        let (x, saved) = (self.clone(), lse.with(&out, None, None));
+        Ok(saved.clone().record(op, &[self], move |ctx, grad| {
+            let y = ctx.output(&saved).view(&kept);
+            let finite = y.detach().clamp(f32::MIN, f32::MAX)?;
+            let y = y.is_finite()?.select(&y, &finite)?;
+            Ok(vec![Some(x.sub(&y)?.exp()?.mul(&grad.view(&kept))?)])
+        }))
+    }
+
+    /// The variance over `axes`, as [`Tensor::sum`]: squared deviations from the mean, summed and divided by the number of
+    /// elements less `correction` (0 for the variance of the elements, 1 to estimate that of their population).
+    ///
+    /// # Errors
+    /// Also if no more than `correction` elements are reduced.
+    pub fn var(&self, axes: &[usize], correction: usize, keepdim: bool) -> Result<Tensor> {
+        let n = self.axes("var", axes, keepdim)?.len;
+        if n <= correction {
+            return Err(Error::shape(
+                "var",
+                format!("axes {axes:?} of {:?} hold {n} elements, more than {correction} are needed", self.shape()),
+            ));
+        }
+        let centred = self.sub(&self.mean(axes, true)?)?;
+        centred.square()?.sum(axes, keepdim)?.mul_scalar(1.0 / (n - correction) as f32)
     }
 }
