@@ -468,7 +468,7 @@ impl Tensor {
             let mut inputs = [self.detach(), a.detach(), b.detach()];
             if !k::select_fits([self.shape(), a.shape(), b.shape()], &shape) {
                 for t in &mut inputs {
-                    *t = t.add(&Tensor::zeros(self.gpu(), &shape)?)?;
+                    *t = t.broadcast_to(&shape)?;
                 }
             }
             let [c, x, y] = [&inputs[0], &inputs[1], &inputs[2]].map(|t| (t.storage(), t.shape()));

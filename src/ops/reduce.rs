@@ -72,20 +72,6 @@ impl Tensor {
         Ok(now.with(out, None, None))
     }
 
-    /// The same elements under another shape.
-    fn view(&self, shape: &[usize]) -> Tensor {
-        let back = self.shape().to_vec();
-        self.with(shape, None, None).record("reshape", &[self], move |_, grad| Ok(vec![Some(grad.view(&back))]))
-    }
-
-    /// Repeats the dimensions of length 1 up to `shape`.
-    fn stretch(&self, shape: &[usize]) -> Result<Tensor> {
-        if self.shape() == shape {
-            return Ok(self.clone());
-        }
-        self.add(&Tensor::zeros(self.gpu(), shape)?)
-    }
-
     /// Sum over `axes`; with `keepdim` they stay, with length 1. An empty sum is 0; no axes leave the tensor as it is.
     ///
     /// # Errors
@@ -108,12 +94,12 @@ impl Tensor {
         let full = self.shape().to_vec();
         if len == 1 && self.numel() > 0 {
             self.want(op, DType::F32)?;
-            return Ok(self.view(&out));
+            return self.reshape(&out);
         }
         let scale = scale(len);
         Ok(self.reduced(op, Reduce::Sum, &mask, &out, scale)?.record(op, &[self], move |_, grad| {
             let each = if scale == 1.0 { grad.clone() } else { grad.mul_scalar(scale)? };
-            Ok(vec![Some(each.view(&kept).stretch(&full)?)])
+            Ok(vec![Some(each.reshape(&kept)?.broadcast_to(&full)?)])
         }))
     }
 
@@ -158,7 +144,7 @@ impl Tensor {
         let full = self.shape().to_vec();
         Ok(self
             .reduced("sum_to", Reduce::Sum, &mask, shape, 1.0)?
-            .record("sum_to", &[self], move |_, grad| Ok(vec![Some(grad.stretch(&full)?)])))
+            .record("sum_to", &[self], move |_, grad| Ok(vec![Some(grad.broadcast_to(&full)?)])))
     }
 
     /// The largest over `axes`, as [`Tensor::sum`]; NaN if there is any. The gradient goes to the first of equals.
@@ -182,7 +168,7 @@ impl Tensor {
         self.want(op, DType::F32)?;
         self.nonempty(op, axes)?;
         if len == 1 || self.numel() == 0 {
-            return Ok(self.view(&out));
+            return self.reshape(&out);
         }
         if !self.requires_grad() {
             return Ok(self.reduced(op, f, &mask, &out, 1.0)?.record(op, &[self], |_, _| Ok(vec![None])));
@@ -197,7 +183,7 @@ impl Tensor {
             k::arg(self.gpu(), arg, now.0.storage(), earlier, (next.storage(), at.storage()), dims, Index::Flat)?;
             now = (next, Some(at));
         }
-        let (values, Some(at)) = now else { return Ok(self.view(&out)) };
+        let (values, Some(at)) = now else { return self.reshape(&out) };
         let picks = Picks {
             places: at.with(&out, None, None),
             dims: [1, self.numel(), 1],
@@ -251,10 +237,10 @@ impl Tensor {
         let lse = x.sub(&top)?.exp()?.sum(axes, true)?.log()?.add(&top)?;
         let (x, saved) = (self.clone(), lse.with(&out, None, None));
         Ok(saved.clone().record(op, &[self], move |ctx, grad| {
-            let y = ctx.output(&saved).view(&kept);
+            let y = ctx.output(&saved).reshape(&kept)?;
             let finite = y.detach().clamp(f32::MIN, f32::MAX)?;
             let y = y.is_finite()?.select(&y, &finite)?;
-            Ok(vec![Some(x.sub(&y)?.exp()?.mul(&grad.view(&kept))?)])
+            Ok(vec![Some(x.sub(&y)?.exp()?.mul(&grad.reshape(&kept)?)?)])
         }))
     }
 
