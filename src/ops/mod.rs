@@ -2,6 +2,7 @@
 //! how to add one.
 
 mod attention;
+pub mod augment;
 mod conv;
 mod elementwise;
 mod fft;
