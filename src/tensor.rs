@@ -77,7 +77,14 @@ impl Tensor {
     /// The same memory under another shape and history.
     pub(crate) fn with(&self, shape: &[usize], node: Option<Arc<Node>>, cut: Option<&'static str>) -> Self {
         let Inner { gpu, storage, dtype, .. } = &*self.0;
-        Self(Arc::new(Inner { gpu: gpu.clone(), storage: storage.clone(), shape: shape.into(), dtype: *dtype, node, cut }))
+        Self(Arc::new(Inner {
+            gpu: gpu.clone(),
+            storage: storage.clone(),
+            shape: shape.into(),
+            dtype: *dtype,
+            node,
+            cut,
+        }))
     }
 
     /// A tensor over memory made elsewhere: an imported buffer, or the result of a user's kernel.
@@ -219,6 +226,11 @@ impl Tensor {
     /// Whether gradients flow through it.
     pub fn requires_grad(&self) -> bool {
         self.0.node.is_some()
+    }
+
+    /// The operation that made it, if it is part of a graph or ends one: for messages and tests.
+    pub fn op_name(&self) -> Option<&'static str> {
+        self.0.node.as_ref().map(|n| n.name()).or(self.0.cut)
     }
 
     /// The elements as floats; waits for the device.

@@ -1,7 +1,7 @@
 //! Finding an adapter, ranking and choosing it, and opening a device with what it offers.
 
-use crate::error::GpuError;
 use crate::Result;
+use crate::error::GpuError;
 
 /// Which set of kernel variants a device gets by default (`docs/architecture.md`, "Device classes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,9 @@ pub struct Options {
     pub class: Option<Class>,
     /// Refuse allocations beyond this many live bytes.
     pub memory_limit: Option<u64>,
+    /// For tests: fill fresh memory with NaN and put a guard zone behind every buffer, bound with it, which
+    /// [`Gpu::check_sentinels`](crate::Gpu::check_sentinels) finds untouched unless a kernel wrote out of bounds.
+    pub sentinels: bool,
     /// Largest number of workgroups in one grid dimension, below the device's own limit. For tests of grid folding.
     pub max_grid: Option<u32>,
 }
@@ -328,9 +331,9 @@ pub(crate) fn open(adapter: &wgpu::Adapter, opt: &Options) -> Result<(wgpu::Devi
         }))
     };
     // Some drivers list a feature and refuse it: ask again for nothing but the limits.
-    request(features, limits.clone()).or_else(|_| request(wgpu::Features::empty(), limits)).map_err(|e| {
-        GpuError::NoDevice { adapter: adapter.get_info().name, reason: e.to_string() }
-    })
+    request(features, limits.clone())
+        .or_else(|_| request(wgpu::Features::empty(), limits))
+        .map_err(|e| GpuError::NoDevice { adapter: adapter.get_info().name, reason: e.to_string() })
 }
 
 /// The capabilities of an opened device under the options.

@@ -12,7 +12,9 @@ pub enum GpuError {
     #[error("{0}")]
     NoAdapter(String),
     /// The adapter refused to give a device.
-    #[error("adapter {adapter:?} gave no device: {reason}; update its driver, or choose another with SHADEGRAD_ADAPTER")]
+    #[error(
+        "adapter {adapter:?} gave no device: {reason}; update its driver, or choose another with SHADEGRAD_ADAPTER"
+    )]
     NoDevice {
         /// Its name.
         adapter: String,
@@ -23,7 +25,9 @@ pub enum GpuError {
     #[error("{0}")]
     Option(String),
     /// Memory ran out, on the device or under the limit set in the options.
-    #[error("out of GPU memory: {asked} bytes asked for `{label}`, {live} bytes live{holders}; use a smaller batch, or checkpoint activations")]
+    #[error(
+        "out of GPU memory: {asked} bytes asked for `{label}`, {live} bytes live{holders}; use a smaller batch, or checkpoint activations"
+    )]
     OutOfMemory {
         /// Bytes asked for.
         asked: u64,
@@ -35,7 +39,9 @@ pub enum GpuError {
         holders: String,
     },
     /// A single buffer larger than the device can bind or allocate.
-    #[error("`{label}` needs {asked} bytes in one buffer, the device takes {limit}; split it along its first dimension")]
+    #[error(
+        "`{label}` needs {asked} bytes in one buffer, the device takes {limit}; split it along its first dimension"
+    )]
     TooLarge {
         /// Bytes asked for.
         asked: u64,
@@ -64,7 +70,9 @@ pub enum GpuError {
     #[error("transfer: {0}")]
     Transfer(String),
     /// The device is gone: reset by its watchdog, unplugged, or its driver crashed.
-    #[error("the GPU was lost: {reason}; last kernels submitted: {last}; lower the batch size if its watchdog ended a long kernel, then start again from the last checkpoint")]
+    #[error(
+        "the GPU was lost: {reason}; last kernels submitted: {last}; lower the batch size if its watchdog ended a long kernel, then start again from the last checkpoint"
+    )]
     Lost {
         /// The driver's reason.
         reason: String,

@@ -9,7 +9,7 @@ use shadegrad_shaders::{Kernel, KernelInfo};
 
 use crate::adapter::{self, AdapterDescription, Caps, Options};
 use crate::error::GpuError;
-use crate::memory::{MemoryReport, Pool, Storage, lock, size_class};
+use crate::memory::{GUARD, GUARD_WORD, MemoryReport, Pool, Storage, lock, size_class};
 use crate::pipeline::{BindKey, Cache, MAX_BINDINGS, PARAM_BYTES, Pipeline};
 use crate::profile::Profiler;
 use crate::transfer::Transfers;
@@ -75,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) caps: Caps,
     description: AdapterDescription,
     memory_limit: Option<u64>,
+    sentinels: bool,
     pub(crate) pool: Arc<Mutex<Pool>>,
     recorder: Mutex<Recorder>,
     faults: Arc<Faults>,
@@ -195,6 +196,7 @@ impl Gpu {
                 caps,
                 description,
                 memory_limit: options.memory_limit,
+                sentinels: options.sentinels,
                 pool: Arc::default(),
                 recorder: Mutex::new(recorder),
                 faults: Arc::default(),
@@ -278,7 +280,8 @@ impl Gpu {
     /// Beyond the device's limit for one buffer, or out of memory.
     pub fn alloc(&self, bytes: u64, label: &'static str) -> Result<Storage> {
         let inner = &*self.inner;
-        let class = size_class(bytes);
+        let guard = if inner.sentinels { GUARD } else { 0 };
+        let class = size_class(bytes.next_multiple_of(16) + guard);
         if bytes.next_multiple_of(16) > inner.caps.max_binding {
             return Err(GpuError::TooLarge { asked: bytes, label, limit: inner.caps.max_binding });
         }
@@ -289,7 +292,8 @@ impl Gpu {
             if inner.memory_limit.is_some_and(|limit| pool.live() + class > limit) {
                 return Err(full(&pool));
             }
-            if let Some((id, buffer)) = pool.take(class) {
+            // With sentinels every buffer is fresh, so that its guard zone stays where it is.
+            if let Some((id, buffer)) = if inner.sentinels { None } else { pool.take(class) } {
                 drop(pool);
                 return Ok(Storage::pooled(&inner.pool, id, class, label, buffer, bytes));
             }
@@ -316,7 +320,40 @@ impl Gpu {
             }
         };
         lock(&inner.recorder).counters.buffers_created += 1;
-        Ok(Storage::pooled(&inner.pool, id, class, label, buffer, bytes))
+        let storage = Storage::pooled(&inner.pool, id, class, label, buffer, bytes);
+        if !inner.sentinels {
+            return Ok(storage);
+        }
+        let fill = vec![GUARD_WORD; class as usize / 4];
+        inner.queue.write_buffer(storage.buffer(), 0, bytemuck::cast_slice(&fill));
+        let (storage, zone) = storage.guarded();
+        lock(&inner.pool).guarded.push(zone);
+        Ok(storage)
+    }
+
+    /// Checks every guard zone of a device opened with [`Options::sentinels`]; returns how many there were.
+    ///
+    /// # Errors
+    /// If a kernel wrote behind the end of a buffer: its label.
+    pub fn check_sentinels(&self) -> Result<usize> {
+        let zones = std::mem::take(&mut lock(&self.inner.pool).guarded);
+        let mut reads = Vec::with_capacity(zones.len());
+        for zone in &zones {
+            let view = Storage::external(0, zone.buffer.clone(), zone.start, GUARD);
+            reads.push(self.read_async(&view)?);
+        }
+        for (zone, read) in zones.iter().zip(reads) {
+            let bytes = read.wait()?;
+            if bytes.chunks_exact(4).any(|w| w != GUARD_WORD.to_le_bytes()) {
+                return Err(GpuError::Dispatch {
+                    kernel: zone.label.into(),
+                    reason: "a kernel wrote behind the end of this buffer".into(),
+                });
+            }
+        }
+        let count = zones.len();
+        lock(&self.inner.pool).guarded.extend(zones.into_iter().filter(|z| z.is_live()));
+        Ok(count)
     }
 
     /// A storage over `bytes` bytes of an application's own buffer, without a copy. It needs the usages STORAGE,
@@ -327,7 +364,9 @@ impl Gpu {
     pub fn import(&self, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Result<Storage> {
         let usages = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         if !buffer.usage().contains(usages) {
-            return Err(GpuError::Transfer("an imported buffer needs the usages STORAGE, COPY_SRC and COPY_DST".into()));
+            return Err(GpuError::Transfer(
+                "an imported buffer needs the usages STORAGE, COPY_SRC and COPY_DST".into(),
+            ));
         }
         let end = offset.saturating_add(bytes.max(1).next_multiple_of(16));
         if !offset.is_multiple_of(crate::memory::VIEW_ALIGN) || end > buffer.size() {
@@ -379,7 +418,10 @@ impl Gpu {
         let inner = &*self.inner;
         let fail = |reason: String| GpuError::Dispatch { kernel: info.name.to_string(), reason };
         if groups.iter().any(|&g| g > inner.caps.max_grid) {
-            return Err(fail(format!("grid {groups:?} is beyond the device's {} in one dimension", inner.caps.max_grid)));
+            return Err(fail(format!(
+                "grid {groups:?} is beyond the device's {} in one dimension",
+                inner.caps.max_grid
+            )));
         }
         let n = reads.len() + writes.len();
         if n != info.access.len() || params.len() < info.params_size as usize || n > MAX_BINDINGS {
@@ -400,7 +442,8 @@ impl Gpu {
             }
             *slot = s;
         }
-        if let Some((r, w)) = reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).find(|(r, w)| r.same_buffer(w))
+        if let Some((r, w)) =
+            reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).find(|(r, w)| r.same_buffer(w))
         {
             return Err(fail(format!("reads {r:?} and writes {w:?}, which share one buffer; copy one of them first")));
         }

@@ -1,7 +1,7 @@
 //! Pooled device memory: size classes, free lists, accounting by label.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Storage offsets of views are multiples of this, which satisfies every device's alignment.
 pub const VIEW_ALIGN: u64 = 256;
@@ -10,6 +10,11 @@ pub const VIEW_ALIGN: u64 = 256;
 pub(crate) fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Bytes of the guard zone behind each buffer of a device opened with sentinels.
+pub(crate) const GUARD: u64 = 256;
+/// What fills fresh memory and guard zones there: a quiet NaN that no computation makes.
+pub(crate) const GUARD_WORD: u32 = 0x7fc5_e171;
 
 /// Rounds up to the size classes 256 bytes x {1, 1.25, 1.5, 1.75} x 2^k.
 pub(crate) fn size_class(bytes: u64) -> u64 {
@@ -47,6 +52,22 @@ pub(crate) struct Pool {
     live_buffers: usize,
     by_label: HashMap<&'static str, u64>,
     next_id: u64,
+    /// Guard zones to check, on a device opened with sentinels.
+    pub(crate) guarded: Vec<Guarded>,
+}
+
+/// A guard zone: the buffer, where the zone starts, and whether anybody still uses the buffer.
+pub(crate) struct Guarded {
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) start: u64,
+    pub(crate) label: &'static str,
+    block: Weak<Block>,
+}
+
+impl Guarded {
+    pub(crate) fn is_live(&self) -> bool {
+        self.block.strong_count() > 0
+    }
 }
 
 impl Pool {
@@ -94,7 +115,13 @@ impl Pool {
     pub(crate) fn report(&self) -> MemoryReport {
         let mut by_label: Vec<_> = self.by_label.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (*l, *n)).collect();
         by_label.sort_by_key(|&(label, n)| (std::cmp::Reverse(n), label));
-        MemoryReport { live: self.live, cached: self.cached, peak: self.peak, live_buffers: self.live_buffers, by_label }
+        MemoryReport {
+            live: self.live,
+            cached: self.cached,
+            peak: self.peak,
+            live_buffers: self.live_buffers,
+            by_label,
+        }
     }
 
     pub(crate) fn reset_peak(&mut self) {
@@ -103,7 +130,7 @@ impl Pool {
 }
 
 /// One buffer on loan from the pool, or one that belongs to the embedding application.
-struct Block {
+pub(crate) struct Block {
     buffer: Option<wgpu::Buffer>,
     id: u64,
     class: u64,
@@ -128,6 +155,8 @@ pub struct Storage {
     block: Arc<Block>,
     offset: u64,
     bytes: u64,
+    /// Bytes bound beyond the padding: the guard zone, if there is one.
+    guard: u64,
 }
 
 impl std::fmt::Debug for Storage {
@@ -147,12 +176,21 @@ impl Storage {
     ) -> Self {
         lock(pool).count_in(class, label);
         let block = Block { buffer: Some(buffer), id, class, label, pool: Some(pool.clone()) };
-        Self { block: Arc::new(block), offset: 0, bytes }
+        Self { block: Arc::new(block), offset: 0, bytes, guard: 0 }
+    }
+
+    /// Notes the guard zone behind this storage.
+    pub(crate) fn guarded(mut self) -> (Self, Guarded) {
+        let start = self.bound_bytes();
+        let block = Arc::downgrade(&self.block);
+        let zone = Guarded { buffer: self.buffer().clone(), start, label: self.block.label, block };
+        self.guard = GUARD;
+        (self, zone)
     }
 
     pub(crate) fn external(id: u64, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Self {
         let block = Block { class: buffer.size(), buffer: Some(buffer), id, label: "external", pool: None };
-        Self { block: Arc::new(block), offset, bytes }
+        Self { block: Arc::new(block), offset, bytes, guard: 0 }
     }
 
     /// Length in bytes.
@@ -179,9 +217,9 @@ impl Storage {
         self.block.id
     }
 
-    /// Bytes bound to a kernel: up to the next multiple of 16.
+    /// Bytes bound to a kernel: up to the next multiple of 16, and the guard zone.
     pub(crate) fn bound_bytes(&self) -> u64 {
-        self.bytes.max(1).next_multiple_of(16)
+        self.bytes.max(1).next_multiple_of(16) + self.guard
     }
 
     /// True if both lie in one buffer, so that one kernel cannot read the one and write the other.
@@ -198,7 +236,7 @@ impl Storage {
     /// offset is not a multiple of [`VIEW_ALIGN`].
     pub fn view(&self, offset: u64, bytes: u64) -> Option<Self> {
         let fits = offset.checked_add(bytes)? <= self.bytes && offset.is_multiple_of(VIEW_ALIGN);
-        fits.then(|| Self { block: self.block.clone(), offset: self.offset + offset, bytes })
+        fits.then(|| Self { block: self.block.clone(), offset: self.offset + offset, bytes, guard: 0 })
     }
 }
 

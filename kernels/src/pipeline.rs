@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use shadegrad_shaders::KernelInfo;
 
+use crate::Result;
 use crate::adapter::Caps;
 use crate::error::GpuError;
 use crate::memory::Storage;
-use crate::Result;
 
 /// Bytes of immediates in every layout: one block for all kernels, so that changing the pipeline keeps it.
 pub(crate) const PARAM_BYTES: u32 = 128;
@@ -109,7 +109,8 @@ impl Cache {
                 count: None,
             })
             .collect();
-        let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let group =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
         let uniform = (!caps.immediates).then(|| self.uniform_layout(device));
         let groups: Vec<_> = std::iter::once(Some(&group)).chain(uniform.iter().map(Some)).collect();
         let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -141,14 +142,14 @@ impl Cache {
         }
         let reads = info.access.iter().filter(|a| **a == shadegrad_shaders::Access::Read).count();
         if info.access.len() > MAX_BINDINGS.min(caps.storage_bindings as usize) {
-            return Err(fail(format!("has {} storage buffers, at most {MAX_BINDINGS} work everywhere", info.access.len())));
+            return Err(fail(format!(
+                "has {} storage buffers, at most {MAX_BINDINGS} work everywhere",
+                info.access.len()
+            )));
         }
         let layout = self.layout(device, caps, reads as u8, (info.access.len() - reads) as u8);
-        let source = if caps.immediates {
-            info.source.to_string()
-        } else {
-            shadegrad_shaders::uniform_params(&info.source)
-        };
+        let source =
+            if caps.immediates { info.source.to_string() } else { shadegrad_shaders::uniform_params(&info.source) };
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = shader_module(device, &info.name, source, caps.checked);
         let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -202,7 +203,11 @@ impl Cache {
                     }),
                 })
                 .collect();
-            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout.group, entries: &entries })
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &layout.group,
+                entries: &entries,
+            })
         })
     }
 }

@@ -39,7 +39,11 @@ impl Profile {
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.seconds().max(f64::MIN_POSITIVE);
-        writeln!(f, "{:<36} {:>7} {:>10} {:>9} {:>6} {:>8} {:>9}", "kernel", "count", "total ms", "mean us", "%", "GB/s", "GFLOP/s")?;
+        writeln!(
+            f,
+            "{:<36} {:>7} {:>10} {:>9} {:>6} {:>8} {:>9}",
+            "kernel", "count", "total ms", "mean us", "%", "GB/s", "GFLOP/s"
+        )?;
         for k in &self.kernels {
             let s = k.seconds.max(f64::MIN_POSITIVE);
             writeln!(
@@ -78,7 +82,12 @@ impl Profiler {
     pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         let bytes = u64::from(2 * SLOTS) * 8;
         let buffer = |usage| {
-            device.create_buffer(&wgpu::BufferDescriptor { label: Some("profile"), size: bytes, usage, mapped_at_creation: false })
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("profile"),
+                size: bytes,
+                usage,
+                mapped_at_creation: false,
+            })
         };
         Self {
             queries: device.create_query_set(&wgpu::QuerySetDescriptor {

@@ -185,7 +185,10 @@ pub fn grad_with(
 fn no_graph(i: usize, out: &Tensor) -> String {
     match out.0.cut {
         Some(op) => format!("output {i}, {:?}, comes from `{op}`, which has no gradient", out.shape()),
-        None => format!("output {i}, {:?}, is a constant: none of its inputs was a leaf, or it was made in no_grad", out.shape()),
+        None => format!(
+            "output {i}, {:?}, is a constant: none of its inputs was a leaf, or it was made in no_grad",
+            out.shape()
+        ),
     }
 }
 

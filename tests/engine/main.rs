@@ -1,0 +1,21 @@
+//! Whole-engine tests: autograd, memory, hazards of drivers, layers, optimisers, training against references.
+
+mod augment;
+mod autograd;
+mod hazards;
+mod memory;
+mod nn;
+mod optim;
+mod params;
+mod ten_losses;
+mod weights_formula;
+
+use std::sync::OnceLock;
+
+use shadegrad::{Gpu, Options};
+
+/// The device of all tests here, chosen by the environment as everywhere.
+pub fn gpu() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| Gpu::new(Options::from_env().expect("environment")).expect("a GPU driver")).clone()
+}

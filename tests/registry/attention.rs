@@ -1,0 +1,7 @@
+//! Rows of the attention family.
+
+use crate::case::Case;
+
+pub fn cases() -> Vec<Case> {
+    vec![]
+}

@@ -1,0 +1,429 @@
+//! One row of the registry, and what is checked of it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use libtest_mimic::{Failed, Trial};
+use ndarray::{ArrayD, IxDyn};
+use shadegrad::autograd::{GradOptions, grad_with};
+use shadegrad::rng::Philox;
+use shadegrad::{DType, Gpu, Options, Result, Tensor};
+
+use crate::oracle::A;
+
+/// The device of all rows: run-time checks on, sentinels behind every buffer, fresh memory full of NaN. Environment
+/// variables (`SHADEGRAD_CLASS`, `SHADEGRAD_DISABLE`, `SHADEGRAD_LIMITS`) choose kernels and features as elsewhere.
+pub fn gpu() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| {
+        let options = Options { sentinels: true, checked: Some(true), ..Options::from_env().expect("environment") };
+        Gpu::new(options).expect("a GPU driver")
+    })
+    .clone()
+}
+
+/// How the elements of an input are drawn.
+enum Draw {
+    Uniform(f64, f64),
+    /// Uniform in (-1, 1), but at least this far from zero.
+    Away(f64),
+    /// Pairwise different by at least 0.01, in random order.
+    Distinct,
+    Ints(u32),
+    Fixed(Vec<f64>),
+    FixedInts(Vec<u32>),
+}
+
+/// One input of a row.
+pub struct Input {
+    shape: Vec<usize>,
+    draw: Draw,
+}
+
+fn input(shape: &[usize], draw: Draw) -> Input {
+    Input { shape: shape.to_vec(), draw }
+}
+
+/// Uniform in (-1, 1).
+pub fn rand(shape: &[usize]) -> Input {
+    input(shape, Draw::Uniform(-1.0, 1.0))
+}
+/// Uniform in (lo, hi).
+pub fn range(shape: &[usize], lo: f64, hi: f64) -> Input {
+    input(shape, Draw::Uniform(lo, hi))
+}
+/// Uniform in (-1, 1), at least `gap` away from zero: for functions with a kink there.
+pub fn away(shape: &[usize], gap: f64) -> Input {
+    input(shape, Draw::Away(gap))
+}
+/// Pairwise different: for maxima and sorting, whose gradients jump at ties.
+pub fn distinct(shape: &[usize]) -> Input {
+    input(shape, Draw::Distinct)
+}
+/// Indices below `max`.
+pub fn ints(shape: &[usize], max: u32) -> Input {
+    input(shape, Draw::Ints(max))
+}
+/// The values given.
+pub fn fixed(values: &[f64], shape: &[usize]) -> Input {
+    input(shape, Draw::Fixed(values.to_vec()))
+}
+/// The indices given.
+pub fn fixed_ints(values: &[u32], shape: &[usize]) -> Input {
+    input(shape, Draw::FixedInts(values.to_vec()))
+}
+
+impl Input {
+    fn is_float(&self) -> bool {
+        !matches!(self.draw, Draw::Ints(_) | Draw::FixedInts(_))
+    }
+
+    /// The values, rounded to f32 so that both sides compute from the same numbers.
+    fn values(&self, rng: &mut Philox) -> A {
+        let n: usize = self.shape.iter().product();
+        let mut uniform = |lo: f64, hi: f64| lo + (hi - lo) * rng.uniform_f64();
+        let data: Vec<f64> = match &self.draw {
+            Draw::Uniform(lo, hi) => (0..n).map(|_| uniform(*lo, *hi)).collect(),
+            Draw::Away(gap) => (0..n)
+                .map(|_| {
+                    let x = uniform(-1.0, 1.0);
+                    x.signum() * (gap + (1.0 - gap) * x.abs())
+                })
+                .collect(),
+            Draw::Distinct => {
+                let order = rng.permutation(n);
+                order.iter().map(|&i| 0.02 * (f64::from(i) - n as f64 / 2.0) + 0.005 * rng.uniform_f64()).collect()
+            }
+            Draw::Ints(max) => (0..n).map(|_| f64::from(rng.next_u32() % max)).collect(),
+            Draw::Fixed(v) => v.clone(),
+            Draw::FixedInts(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        };
+        let data = data.into_iter().map(|x| f64::from(x as f32)).collect();
+        ArrayD::from_shape_vec(IxDyn(&self.shape), data).expect("as many values as the shape has elements")
+    }
+
+    fn tensor(&self, values: &A) -> Result<Tensor> {
+        if self.is_float() {
+            let data: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+            Tensor::from_slice(&gpu(), &data, &self.shape)
+        } else {
+            let data: Vec<u32> = values.iter().map(|&x| x as u32).collect();
+            Tensor::from_u32(&gpu(), &data, &self.shape)
+        }
+    }
+}
+
+type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
+type Oracle = Box<dyn Fn(&[A]) -> A + Send + Sync>;
+
+/// A row: an operation on given inputs, and its oracle.
+pub struct Case {
+    name: String,
+    inputs: Vec<Input>,
+    run: Run,
+    oracle: Oracle,
+    grad: bool,
+    second: bool,
+    fixed_inputs: Vec<usize>,
+    tol: f64,
+    relative: bool,
+}
+
+/// Allowed error of values and first gradients, as a share of the largest element.
+const TOLERANCE: f64 = 1e-5;
+/// The same for second derivatives, which pass through more rounding and through differences of differences.
+const SECOND_TOLERANCE: f64 = 2e-4;
+
+impl Case {
+    /// A row named `family/row`. Gradients of all float inputs are checked, to second order, unless told otherwise.
+    pub fn new(
+        name: impl Into<String>,
+        inputs: Vec<Input>,
+        run: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+        oracle: impl Fn(&[A]) -> A + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            inputs,
+            run: Box::new(run),
+            oracle: Box::new(oracle),
+            grad: true,
+            second: true,
+            fixed_inputs: Vec::new(),
+            tol: 1.0,
+            relative: false,
+        }
+    }
+
+    /// Whether gradients are checked: not for operations that have none, nor for shapes too large for differences.
+    pub fn grad(mut self, on: bool) -> Self {
+        self.grad = on;
+        self
+    }
+    /// First gradients only, for the reason given.
+    pub fn no_second_order(mut self, _reason: &str) -> Self {
+        self.second = false;
+        self
+    }
+    /// Float inputs that are constants: masks, grids of labels.
+    pub fn inputs_without_grad(mut self, which: &[usize]) -> Self {
+        self.fixed_inputs = which.to_vec();
+        self
+    }
+    /// Multiplies the tolerance; the caller says why in a comment.
+    pub fn tol(mut self, factor: f64) -> Self {
+        self.tol = factor;
+        self
+    }
+    /// Compares each value relative to itself instead of to the largest.
+    pub fn relative(mut self) -> Self {
+        self.relative = true;
+        self
+    }
+
+    pub fn trials(self) -> Vec<Trial> {
+        let case = Arc::new(self);
+        let mut aspects: Vec<(&str, fn(&Self) -> Result<(), Failed>)> = vec![("forward", Self::forward)];
+        if case.grad {
+            aspects.push(("grad", Self::first_order));
+        }
+        if case.grad && case.second {
+            aspects.push(("grad_of_grad", Self::second_order));
+        }
+        aspects
+            .into_iter()
+            .map(|(aspect, check)| {
+                let case = case.clone();
+                Trial::test(format!("{}/{aspect}", case.name), move || check(&case))
+            })
+            .collect()
+    }
+
+    fn rng(&self, stream: u64) -> Philox {
+        let seed = self
+            .name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+        Philox::new(seed, stream)
+    }
+
+    fn values(&self) -> Vec<A> {
+        let mut rng = self.rng(0);
+        self.inputs.iter().map(|i| i.values(&mut rng)).collect()
+    }
+
+    fn tensors(&self, values: &[A], leaves: bool) -> Result<Vec<Tensor>> {
+        let make = |(i, (input, v)): (usize, (&Input, &A))| {
+            let t = input.tensor(v)?;
+            Ok(if leaves && self.differentiated(i) { t.leaf() } else { t })
+        };
+        self.inputs.iter().zip(values).enumerate().map(make).collect()
+    }
+
+    fn differentiated(&self, i: usize) -> bool {
+        self.inputs[i].is_float() && !self.fixed_inputs.contains(&i)
+    }
+
+    /// Indices of the inputs that gradients are taken of.
+    fn wanted(&self) -> Vec<usize> {
+        (0..self.inputs.len()).filter(|&i| self.differentiated(i)).collect()
+    }
+
+    fn forward(&self) -> Result<(), Failed> {
+        let values = self.values();
+        let tensors = self.tensors(&values, self.grad)?;
+        let before: Vec<Vec<u8>> = tensors.iter().map(Tensor::to_bytes).collect::<Result<_>>()?;
+        let out = (self.run)(&tensors)?;
+        note_op(&out);
+        let expected = (self.oracle)(&values);
+        if out.shape() != expected.shape() {
+            return Err(format!("shape {:?}, the oracle has {:?}", out.shape(), expected.shape()).into());
+        }
+        let got = host(&out)?;
+        compare("value", &got, expected.as_slice().expect("row-major"), self.tol * TOLERANCE, self.relative)?;
+        let again = (self.run)(&tensors)?;
+        if again.to_bytes()? != out.to_bytes()? {
+            return Err("two runs differ".into());
+        }
+        for (i, (t, b)) in tensors.iter().zip(&before).enumerate() {
+            if t.to_bytes()? != *b {
+                return Err(format!("input {i} was changed").into());
+            }
+        }
+        gpu().check_sentinels().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    /// `<weights, oracle(x)>`: the scalar whose gradients are compared.
+    fn scalar(&self, weights: &A, x: &[A]) -> f64 {
+        (weights * &(self.oracle)(x)).sum()
+    }
+
+    fn weights(&self, shape: &[usize]) -> A {
+        rand(shape).values(&mut self.rng(1))
+    }
+
+    fn first_order(&self) -> Result<(), Failed> {
+        let values = self.values();
+        let tensors = self.tensors(&values, true)?;
+        let out = (self.run)(&tensors)?;
+        let weights = self.weights(out.shape());
+        let cotangent = rand(out.shape()).tensor(&weights)?;
+        let wanted = self.wanted();
+        let targets: Vec<&Tensor> = wanted.iter().map(|&i| &tensors[i]).collect();
+        // Both forms of the backward pass: the fused one, and the one that is differentiable again.
+        for create_graph in [false, true] {
+            if create_graph && !self.second {
+                continue;
+            }
+            let options = GradOptions { create_graph, retain_graph: true, allow_unused: false };
+            let grads = grad_with(&[&out], &targets, Some(&[&cotangent]), options)?;
+            for (&i, grad) in wanted.iter().zip(grads) {
+                let got = host(&grad.ok_or("no gradient")?)?;
+                let expected: Vec<f64> = (0..got.len()).map(|j| self.slope(&weights, &values, i, j)).collect();
+                let what = format!("gradient of input {i} (create_graph {create_graph})");
+                compare(&what, &got, &expected, self.tol * TOLERANCE, false)?;
+            }
+        }
+        gpu().check_sentinels().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    /// Central difference along element `j` of input `i`.
+    fn slope(&self, weights: &A, values: &[A], i: usize, j: usize) -> f64 {
+        const H: f64 = 1e-5;
+        let mut x = values.to_vec();
+        let at = |x: &mut Vec<A>, v: f64| x[i].as_slice_mut().expect("row-major")[j] = v;
+        let centre = values[i].as_slice().expect("row-major")[j];
+        at(&mut x, centre + H);
+        let plus = self.scalar(weights, &x);
+        at(&mut x, centre - H);
+        (plus - self.scalar(weights, &x)) / (2.0 * H)
+    }
+
+    /// Hessian-vector products: `u . H v` for a random `v` and several `u`, against mixed differences.
+    fn second_order(&self) -> Result<(), Failed> {
+        const H: f64 = 2e-4;
+        let values = self.values();
+        let tensors = self.tensors(&values, true)?;
+        let out = (self.run)(&tensors)?;
+        let weights = self.weights(out.shape());
+        let cotangent = rand(out.shape()).tensor(&weights)?;
+        let wanted = self.wanted();
+        let targets: Vec<&Tensor> = wanted.iter().map(|&i| &tensors[i]).collect();
+        let options = GradOptions { create_graph: true, ..GradOptions::default() };
+        let grads = grad_with(&[&out], &targets, Some(&[&cotangent]), options)?;
+        let grads: Vec<Tensor> = grads.into_iter().map(|g| g.ok_or("no gradient")).collect::<Result<_, _>>()?;
+        let mut rng = self.rng(2);
+        let mut directions =
+            || -> Vec<A> { wanted.iter().map(|&i| rand(&self.inputs[i].shape).values(&mut rng)).collect() };
+        let v = directions();
+        let v_tensors: Vec<Tensor> = v.iter().map(|d| rand(d.shape()).tensor(d)).collect::<Result<_>>()?;
+        let products = grad_with(
+            &grads.iter().collect::<Vec<_>>(),
+            &targets,
+            Some(&v_tensors.iter().collect::<Vec<_>>()),
+            GradOptions { allow_unused: true, ..GradOptions::default() },
+        )?;
+        let products: Vec<Option<Vec<f64>>> =
+            products.into_iter().map(|p| p.map(|t| host(&t)).transpose()).collect::<Result<_>>()?;
+        let (mut got, mut expected) = (Vec::new(), Vec::new());
+        for _ in 0..8 {
+            let u = directions();
+            let dot: f64 = products
+                .iter()
+                .zip(&u)
+                .filter_map(|(p, u)| p.as_ref().map(|p| p.iter().zip(u.iter()).map(|(a, b)| a * b).sum::<f64>()))
+                .sum();
+            let shifted = |a: f64, b: f64| {
+                let mut x = values.clone();
+                for (k, &i) in wanted.iter().enumerate() {
+                    x[i] = &x[i] + &(&u[k] * (a * H)) + &v[k] * (b * H);
+                }
+                self.scalar(&weights, &x)
+            };
+            let mixed =
+                (shifted(1.0, 1.0) - shifted(1.0, -1.0) - shifted(-1.0, 1.0) + shifted(-1.0, -1.0)) / (4.0 * H * H);
+            got.push(dot);
+            expected.push(mixed);
+        }
+        compare("Hessian-vector product", &got, &expected, self.tol * SECOND_TOLERANCE, false)?;
+        gpu().check_sentinels().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+}
+
+/// The elements of any tensor as f64.
+fn host(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(match t.dtype() {
+        DType::U32 => t.to_vec_u32()?.into_iter().map(f64::from).collect(),
+        _ => t.to_vec()?.into_iter().map(f64::from).collect(),
+    })
+}
+
+/// Fails with the worst element if any differs by more than `tol` of the largest (or of itself, if `relative`).
+fn compare(what: &str, got: &[f64], expected: &[f64], tol: f64, relative: bool) -> Result<(), Failed> {
+    if got.len() != expected.len() {
+        return Err(format!("{what}: {} elements, expected {}", got.len(), expected.len()).into());
+    }
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(1e-3f64, |m, x| m.max(x.abs()));
+    let mut worst = (0.0, 0);
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        let excess = if g == e || (g.is_nan() && e.is_nan()) {
+            0.0
+        } else if !g.is_finite() || !e.is_finite() {
+            f64::INFINITY
+        } else {
+            (g - e).abs() / (if relative { e.abs().max(1e-6) } else { largest } * tol)
+        };
+        if excess > worst.0 {
+            worst = (excess, i);
+        }
+    }
+    let (excess, i) = worst;
+    if excess > 1.0 {
+        return Err(format!(
+            "{what}: element {i} of {} is {:e}, expected {:e}: {excess:.1} times the tolerance (largest element {largest:e})",
+            got.len(),
+            got[i],
+            expected[i]
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn seen_ops() -> &'static Mutex<BTreeSet<String>> {
+    static SEEN: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
+    SEEN.get_or_init(Mutex::default)
+}
+
+/// Notes the operation that made `t`, for [`all_ops_covered`].
+fn note_op(t: &Tensor) {
+    if let Some(name) = t.op_name() {
+        seen_ops().lock().expect("no panic while held").insert(name.to_string());
+    }
+}
+
+/// Whether every operation that `src/ops` records came out of some row; prints those that did not.
+pub fn all_ops_covered() -> bool {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
+    let seen = seen_ops().lock().expect("no panic while held");
+    let mut missing = BTreeSet::new();
+    for file in std::fs::read_dir(folder).expect("src/ops") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+        for marker in [".record(\"", ".record_cut(\""] {
+            for part in text.split(marker).skip(1) {
+                let name = part.split('"').next().unwrap_or_default();
+                if !seen.contains(name) {
+                    missing.insert(name.to_string());
+                }
+            }
+        }
+    }
+    if !missing.is_empty() {
+        println!("operations without a row: {}", missing.into_iter().collect::<Vec<_>>().join(", "));
+        return false;
+    }
+    true
+}
