@@ -1,1 +1,282 @@
-//! Under construction.
+//! Two-dimensional convolution of NHWC images and its two gradients, as implicit matrix products.
+//!
+//! All kernels see channels in quads: where the channels of a group are not a multiple of four, they are padded with
+//! zeros on the way in and cut back on the way out.
+
+use shadegrad_shaders::Kernel;
+use shadegrad_shaders::conv as k;
+use shadegrad_shaders::conv::ConvParams;
+use shadegrad_shaders::conv_pack as pack;
+use shadegrad_shaders::conv_pack::PackParams;
+use shadegrad_shaders::conv_weight as kw;
+use shadegrad_shaders::conv_weight::WeightParams;
+
+use crate::adapter::Class;
+use crate::memory::Storage;
+use crate::{Gpu, Result};
+
+/// Pixels whose products one split of a weight gradient sums before the splits are added: bounds the rounding error of
+/// the sum and gives the device parallel work.
+const SPLIT_PIXELS: usize = 1024;
+
+/// The sizes of a convolution `x [n, h, w, c]`, weights `[k, r, s, c / groups]`, `y [n, oh, ow, k]`. Pairs are (rows,
+/// columns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    /// Images.
+    pub n: usize,
+    /// Height and width of the image.
+    pub size: [usize; 2],
+    /// Channels of the image.
+    pub c: usize,
+    /// Height and width of the result.
+    pub out: [usize; 2],
+    /// Channels of the result.
+    pub k: usize,
+    /// Height and width of the weights.
+    pub taps: [usize; 2],
+    /// Distance of neighbouring windows.
+    pub stride: [usize; 2],
+    /// Zeros put around the image.
+    pub padding: [usize; 2],
+    /// Distance of neighbouring taps.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not mix.
+    pub groups: usize,
+}
+
+impl Conv {
+    fn cg(&self) -> usize {
+        self.c / self.groups
+    }
+
+    fn kg(&self) -> usize {
+        self.k / self.groups
+    }
+
+    fn rs(&self) -> usize {
+        self.taps[0] * self.taps[1]
+    }
+
+    /// Floating-point operations of each pass (a multiplication and an addition each).
+    pub fn flops(&self) -> f64 {
+        2.0 * (self.n * self.out[0] * self.out[1] * self.rs()) as f64 * (self.k * self.cg()) as f64
+    }
+}
+
+/// Which dense kernels a device runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dense {
+    /// Weights broadcast within subgroups of eight, for processors.
+    Broadcast,
+    /// No subgroups, no workgroup memory.
+    Portable,
+}
+
+fn dense(gpu: &Gpu) -> Dense {
+    match (gpu.caps().class, gpu.caps().subgroup) {
+        (Class::Software, Some(8)) => Dense::Broadcast,
+        _ => Dense::Portable,
+    }
+}
+
+/// `y = conv(x, w) + bias`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Storage>, y: &Storage) -> Result<()> {
+    let (cg, kg) = (g.cg(), g.kg());
+    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
+    let w = pad(gpu, w, g.k * g.rs(), cg)?;
+    let side = Side { size: g.size, quads: cg.div_ceil(4), out: g.out, channels: kg };
+    gather(gpu, g, Pass::Forward, &side, &x, &w, bias, y)
+}
+
+/// The gradient of a convolution for its image: `dx` from `dy`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn input_grad(gpu: &Gpu, g: &Conv, dy: &Storage, w: &Storage, dx: &Storage) -> Result<()> {
+    let (cg, kg) = (g.cg(), g.kg());
+    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
+    let to = kg.next_multiple_of(4);
+    let n = g.c * g.rs() * to;
+    let wt = gpu.alloc(4 * n as u64, "conv weights")?;
+    let params = PackParams { length: kg as u32, to: to as u32, taps: g.rs() as u32, inner: cg as u32, ..elements(n) };
+    rearrange(gpu, &pack::CONV_TRANSPOSE, w, &wt, params)?;
+    let side = Side { size: g.out, quads: kg.div_ceil(4), out: g.size, channels: cg };
+    gather(gpu, g, Pass::Backward, &side, &dy, &wt, None, dx)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    Backward,
+}
+
+/// What a pass reads and writes, per group.
+struct Side {
+    /// Height and width of the images read.
+    size: [usize; 2],
+    /// Their channel quads.
+    quads: usize,
+    /// Height and width of the result.
+    out: [usize; 2],
+    /// Its channels.
+    channels: usize,
+}
+
+/// Runs the dense gather of either direction on padded operands, and cuts the result's channels back.
+fn gather(
+    gpu: &Gpu,
+    g: &Conv,
+    pass: Pass,
+    side: &Side,
+    x: &Storage,
+    w: &Storage,
+    bias: Option<&Storage>,
+    y: &Storage,
+) -> Result<()> {
+    let rows = g.n * side.out[0] * side.out[1] * g.groups;
+    let padded = side.channels.next_multiple_of(4);
+    let whole = if padded == side.channels { y.clone() } else { gpu.alloc(4 * (rows * padded) as u64, "conv")? };
+    let forward = pass == Pass::Forward;
+    // (kernel, pixels of a tile, channels of a tile)
+    let (kernel, pixels, channels): (&Kernel<ConvParams, 3, 1>, usize, usize) = match (dense(gpu), forward) {
+        (Dense::Broadcast, true) if side.channels > 8 => (&k::CONV_S8_FWD_16, 32, 16),
+        (Dense::Broadcast, true) => (&k::CONV_S8_FWD_8, 32, 8),
+        (Dense::Broadcast, false) if side.channels > 8 => (&k::CONV_S8_BWD_16, 32, 16),
+        (Dense::Broadcast, false) => (&k::CONV_S8_BWD_8, 32, 8),
+        (Dense::Portable, true) => (&k::CONV_P_FWD, 128, 8),
+        (Dense::Portable, false) => (&k::CONV_P_BWD, 128, 8),
+    };
+    // Result pixels of one phase; the first phase has the most.
+    let phases = if forward { [1, 1] } else { g.stride };
+    let per_phase = g.n * side.out[0].div_ceil(phases[0]) * side.out[1].div_ceil(phases[1]);
+    let mtiles = per_phase.div_ceil(pixels);
+    let ktiles = side.channels.div_ceil(channels);
+    let tiles = mtiles * ktiles * g.groups * phases[0] * phases[1];
+    let (grid, gx) = gpu.grid(tiles as u64)?;
+    let apart = |d: usize| (1..=g.stride[d]).find(|t| t * g.dilation[d] % g.stride[d] == 0).unwrap_or(1);
+    let hop = if forward { [1, 1] } else { [apart(0), apart(1)] };
+    let params = ConvParams {
+        n: g.n as u32,
+        h: side.size[0] as u32,
+        w: side.size[1] as u32,
+        cq: side.quads as u32,
+        oh: side.out[0] as u32,
+        ow: side.out[1] as u32,
+        kq: (padded / 4) as u32,
+        kg: side.channels as u32,
+        r: g.taps[0] as u32,
+        s: g.taps[1] as u32,
+        groups: g.groups as u32,
+        bias: u32::from(bias.is_some()),
+        sy: g.stride[0] as u32,
+        sx: g.stride[1] as u32,
+        py: g.padding[0] as u32,
+        px: g.padding[1] as u32,
+        dy: g.dilation[0] as u32,
+        dx: g.dilation[1] as u32,
+        ty: hop[0] as u32,
+        tx: hop[1] as u32,
+        gx,
+        mtiles: mtiles as u32,
+        ktiles: ktiles as u32,
+        tiles: tiles as u32,
+    };
+    gpu.note_flops(g.flops());
+    gpu.dispatch(kernel, [x, w, bias.unwrap_or(w)], [&whole], params, grid)?;
+    cut(gpu, &whole, y, rows, side.channels)
+}
+
+/// The gradient of a convolution for its weights: `dw` from `x` and `dy`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn weight_grad(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage) -> Result<()> {
+    let (cg, kg) = (g.cg(), g.kg());
+    let (cq, kq) = (cg.div_ceil(4), kg.div_ceil(4));
+    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
+    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
+    let columns = g.rs() * cq;
+    // (kernel, columns of a tile, channels of a tile, tiles of a workgroup)
+    let (kernel, wide, channels, per_group): (&Kernel<WeightParams, 2, 1>, _, _, _) = match dense(gpu) {
+        Dense::Broadcast if kg > 16 => (&kw::CONV_WEIGHT_S8_32_1, 8, 32, 1),
+        Dense::Broadcast if columns > 8 => (&kw::CONV_WEIGHT_S8_16_2, 16, 16, 1),
+        Dense::Broadcast => (&kw::CONV_WEIGHT_S8_16_1, 8, 16, 1),
+        Dense::Portable => (&kw::CONV_WEIGHT_P, 2, 8, 32),
+    };
+    let (jtiles, ktiles) = (columns.div_ceil(wide), kg.div_ceil(channels));
+    let image_rows = g.n * g.out[0];
+    let rows = (SPLIT_PIXELS / g.out[1]).clamp(1, image_rows);
+    let splits = image_rows.div_ceil(rows);
+    let tiles = splits * g.groups * jtiles * ktiles;
+    let packed = g.k * columns * 4;
+    let sums = if cg % 4 == 0 { dw.clone() } else { gpu.alloc(4 * packed as u64, "conv")? };
+    let parts = if splits == 1 { sums.clone() } else { gpu.alloc(4 * (splits * packed) as u64, "conv partial sums")? };
+    let (grid, gx) = gpu.grid(tiles.div_ceil(per_group) as u64)?;
+    let params = WeightParams {
+        n: g.n as u32,
+        h: g.size[0] as u32,
+        w: g.size[1] as u32,
+        cq: cq as u32,
+        oh: g.out[0] as u32,
+        ow: g.out[1] as u32,
+        kq: kq as u32,
+        kg: kg as u32,
+        r: g.taps[0] as u32,
+        s: g.taps[1] as u32,
+        groups: g.groups as u32,
+        sy: g.stride[0] as u32,
+        sx: g.stride[1] as u32,
+        py: g.padding[0] as u32,
+        px: g.padding[1] as u32,
+        dy: g.dilation[0] as u32,
+        dx: g.dilation[1] as u32,
+        gx,
+        jtiles: jtiles as u32,
+        ktiles: ktiles as u32,
+        tiles: tiles as u32,
+        rows: rows as u32,
+    };
+    gpu.note_flops(g.flops());
+    gpu.dispatch(kernel, [&x, &dy], [&parts], params, grid)?;
+    if splits > 1 {
+        let params = PackParams { length: splits as u32, ..elements(packed) };
+        rearrange(gpu, &pack::CONV_SUM, &parts, &sums, params)?;
+    }
+    cut(gpu, &sums, dw, g.k * g.rs(), cg)
+}
+
+/// Parameters of a rearrangement with `n` results.
+fn elements(n: usize) -> PackParams {
+    PackParams { n: n as u32, n4: n.div_ceil(4) as u32, ..PackParams::default() }
+}
+
+fn rearrange(gpu: &Gpu, kernel: &Kernel<PackParams, 1, 1>, x: &Storage, y: &Storage, params: PackParams) -> Result<()> {
+    let (grid, gx) = gpu.grid(u64::from(params.n4).div_ceil(256))?;
+    gpu.dispatch(kernel, [x], [y], PackParams { gx, ..params }, grid)
+}
+
+/// `x [rows][from]` with its rows padded to a multiple of four; `x` itself where they are one.
+fn pad(gpu: &Gpu, x: &Storage, rows: usize, from: usize) -> Result<Storage> {
+    if from % 4 == 0 {
+        return Ok(x.clone());
+    }
+    let to = from.next_multiple_of(4);
+    let out = gpu.alloc(4 * (rows * to) as u64, "conv padded")?;
+    let params = PackParams { length: from as u32, to: to as u32, ..elements(rows * to) };
+    rearrange(gpu, &pack::CONV_REPACK, x, &out, params)?;
+    Ok(out)
+}
+
+/// The opposite of [`pad`]: `y [rows][to]` from rows padded to a multiple of four. Nothing to do where `to` is one.
+fn cut(gpu: &Gpu, whole: &Storage, y: &Storage, rows: usize, to: usize) -> Result<()> {
+    if to % 4 == 0 {
+        return Ok(());
+    }
+    // `from` exceeds `to`, so every element of the result is read.
+    let params = PackParams { length: to.next_multiple_of(4) as u32, to: to as u32, ..elements(rows * to) };
+    rearrange(gpu, &pack::CONV_REPACK, whole, y, params)
+}

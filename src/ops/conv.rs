@@ -1,1 +1,301 @@
-//! Under construction.
+//! Two-dimensional convolution, its two gradients as operations of their own, and the transposed convolution.
+//!
+//! The three are sums over the same products, each linear in both operands, so the gradients of each are the other two
+//! and derivatives of any order need nothing else.
+
+use shadegrad_kernels::conv::{self as k, Conv};
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Geometry of a convolution. Pairs are (rows, columns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2d {
+    /// Distance of neighbouring windows, in pixels.
+    pub stride: [usize; 2],
+    /// Zeros put around the image, in pixels, on both sides.
+    pub padding: [usize; 2],
+    /// Distance of neighbouring taps, in pixels.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not mix; as many as channels make the convolution depthwise.
+    pub groups: usize,
+}
+
+impl Default for Conv2d {
+    /// Stride 1, no padding, no dilation, one group.
+    fn default() -> Self {
+        Self { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Conv2d {
+    /// The same stride and padding in both directions, no dilation, one group.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Self { stride: [stride; 2], padding: [padding; 2], ..Self::default() }
+    }
+
+    /// With the same dilation in both directions.
+    #[must_use]
+    pub fn dilation(self, dilation: usize) -> Self {
+        Self { dilation: [dilation; 2], ..self }
+    }
+
+    /// With groups.
+    #[must_use]
+    pub fn groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Checks images `x` against weights `w` and computes the size of the result.
+    fn plan(&self, op: &'static str, x: &[usize], w: &[usize]) -> Result<Conv> {
+        let (&[n, h, width, c], &[outs, r, s, cg]) = (x, w) else {
+            return Err(Error::shape(
+                op,
+                format!(
+                    "images {x:?} and weights {w:?} must be [n, height, width, channels] and [out, rows, columns, in / groups]"
+                ),
+            ));
+        };
+        self.check(op)?;
+        let groups = self.groups;
+        if cg * groups != c {
+            return Err(Error::shape(
+                op,
+                format!(
+                    "weights {w:?} in {groups} groups take {} channels, the images {x:?} have {c}; the last dimension of \
+                     the weights must be channels / groups",
+                    cg * groups
+                ),
+            ));
+        }
+        if outs % groups != 0 {
+            return Err(Error::shape(
+                op,
+                format!("weights {w:?} give {outs} channels, which do not divide into {groups} groups"),
+            ));
+        }
+        if [r, s, c, outs, h, width].contains(&0) {
+            return Err(Error::shape(
+                op,
+                format!("weights {w:?} for images {x:?}: every dimension but the number of images must be at least 1"),
+            ));
+        }
+        let mut out = [0; 2];
+        for d in 0..2 {
+            let (size, taps) = ([h, width][d], [r, s][d]);
+            let reach = self.dilation[d] * (taps - 1) + 1;
+            let padded = size + 2 * self.padding[d];
+            if padded < reach {
+                return Err(Error::shape(
+                    op,
+                    format!(
+                        "weights {w:?} with dilation {:?} reach over {reach} {}, the images {x:?} with padding {:?} have \
+                         {padded}; pad more or use smaller weights",
+                        self.dilation,
+                        ["rows", "columns"][d],
+                        self.padding
+                    ),
+                ));
+            }
+            out[d] = (padded - reach) / self.stride[d] + 1;
+        }
+        let Self { stride, padding, dilation, .. } = *self;
+        Ok(Conv { n, size: [h, width], c, out, k: outs, taps: [r, s], stride, padding, dilation, groups })
+    }
+
+    fn check(&self, op: &'static str) -> Result<()> {
+        if self.stride.contains(&0) || self.dilation.contains(&0) || self.groups == 0 {
+            return Err(Error::value(
+                op,
+                format!(
+                    "stride {:?}, dilation {:?} and groups {} must be at least 1",
+                    self.stride, self.dilation, self.groups
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn weight_shape(g: &Conv) -> [usize; 4] {
+    [g.k, g.taps[0], g.taps[1], g.c / g.groups]
+}
+
+fn image_shape(g: &Conv) -> [usize; 4] {
+    [g.n, g.size[0], g.size[1], g.c]
+}
+
+fn result_shape(g: &Conv) -> [usize; 4] {
+    [g.n, g.out[0], g.out[1], g.k]
+}
+
+/// Checks that a gradient has the shape of the convolution's result.
+fn want_result(op: &'static str, g: &Conv, dy: &Tensor) -> Result<()> {
+    if dy.shape() == result_shape(g) {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!(
+            "the gradient is {:?}, but the convolution of {:?} with weights {:?} gives {:?}",
+            dy.shape(),
+            image_shape(g),
+            weight_shape(g),
+            result_shape(g)
+        ),
+    ))
+}
+
+impl Tensor {
+    fn want_conv(&self, op: &'static str, others: &[&Tensor]) -> Result<()> {
+        self.want(op, DType::F32)?;
+        for other in others {
+            other.want(op, DType::F32)?;
+            self.same_gpu(op, other)?;
+        }
+        Ok(())
+    }
+
+    /// Convolution (cross-correlation, as in every framework) of images `[n, height, width, channels]` with weights
+    /// `[out, rows, columns, channels / groups]` and a bias `[out]`: `[n, oh, ow, out]` with
+    /// `oh = (height + 2 padding - dilation (rows - 1) - 1) / stride + 1`, rounded down.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, a stride is 0, or the weights reach beyond the padded image.
+    pub fn conv2d(&self, w: &Tensor, bias: Option<&Tensor>, p: Conv2d) -> Result<Tensor> {
+        const OP: &str = "conv2d";
+        let g = p.plan(OP, self.shape(), w.shape())?;
+        self.want_conv(OP, &[w])?;
+        if let Some(b) = bias {
+            self.want_conv(OP, &[b])?;
+            if b.shape() != [g.k] {
+                return Err(Error::shape(
+                    OP,
+                    format!("the bias is {:?}, weights {:?} need [{}]", b.shape(), w.shape(), g.k),
+                ));
+            }
+        }
+        let out = Tensor::empty(self.gpu(), &result_shape(&g), DType::F32, OP)?;
+        if out.numel() > 0 {
+            k::forward(self.gpu(), &g, self.storage(), w.storage(), bias.map(Tensor::storage), out.storage())?;
+        }
+        let (x, weights) = (self.clone(), w.clone());
+        let inputs: Vec<&Tensor> = [self, w].into_iter().chain(bias).collect();
+        let biased = bias.is_some();
+        Ok(out.record("conv2d", &inputs, move |ctx, grad| {
+            let dx = || grad.conv2d_input_grad(&weights, x.shape(), p);
+            let dw = || x.conv2d_weight_grad(grad, weights.shape(), p);
+            let mut grads = vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dw).transpose()?];
+            if biased {
+                grads.push(ctx.needs(2).then(|| grad.sum_to(&[g.k])).transpose()?);
+            }
+            Ok(grads)
+        }))
+    }
+
+    /// The gradient of a convolution for its images: `self` is the gradient of the result, `w` the weights.
+    pub(crate) fn conv2d_input_grad(&self, w: &Tensor, x_shape: &[usize], p: Conv2d) -> Result<Tensor> {
+        const OP: &str = "conv2d_input_grad";
+        let g = p.plan(OP, x_shape, w.shape())?;
+        self.want_conv(OP, &[w])?;
+        want_result(OP, &g, self)?;
+        let out = Tensor::empty(self.gpu(), x_shape, DType::F32, OP)?;
+        if out.numel() > 0 {
+            k::input_grad(self.gpu(), &g, self.storage(), w.storage(), out.storage())?;
+        }
+        let (dy, weights) = (self.clone(), w.clone());
+        Ok(out.record("conv2d_input_grad", &[self, w], move |ctx, grad| {
+            let by_dy = || grad.conv2d(&weights, None, p);
+            let by_w = || grad.conv2d_weight_grad(&dy, weights.shape(), p);
+            Ok(vec![ctx.needs(0).then(by_dy).transpose()?, ctx.needs(1).then(by_w).transpose()?])
+        }))
+    }
+
+    /// The gradient of a convolution for its weights: `self` are the images, `dy` the gradient of the result.
+    pub(crate) fn conv2d_weight_grad(&self, dy: &Tensor, w_shape: &[usize], p: Conv2d) -> Result<Tensor> {
+        const OP: &str = "conv2d_weight_grad";
+        let g = p.plan(OP, self.shape(), w_shape)?;
+        self.want_conv(OP, &[dy])?;
+        want_result(OP, &g, dy)?;
+        let out = if dy.numel() == 0 {
+            Tensor::zeros(self.gpu(), w_shape)?
+        } else {
+            let out = Tensor::empty(self.gpu(), w_shape, DType::F32, OP)?;
+            k::weight_grad(self.gpu(), &g, self.storage(), dy.storage(), out.storage())?;
+            out
+        };
+        let (x, grad_y) = (self.clone(), dy.clone());
+        Ok(out.record("conv2d_weight_grad", &[self, dy], move |ctx, grad| {
+            let by_x = || grad_y.conv2d_input_grad(grad, x.shape(), p);
+            let by_dy = || x.conv2d(grad, None, p);
+            Ok(vec![ctx.needs(0).then(by_x).transpose()?, ctx.needs(1).then(by_dy).transpose()?])
+        }))
+    }
+
+    /// Transposed convolution of images `[n, height, width, in]` with weights `[in, rows, columns, out / groups]` and a
+    /// bias `[out]`: the adjoint of [`Tensor::conv2d`] with the same weights, onto images of
+    /// `(height - 1) stride - 2 padding + dilation (rows - 1) + 1 + output_padding` rows, and columns alike.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or the output padding is not less than the stride.
+    pub fn conv_transpose2d(
+        &self,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+        p: Conv2d,
+        output_padding: [usize; 2],
+    ) -> Result<Tensor> {
+        const OP: &str = "conv_transpose2d";
+        p.check(OP)?;
+        let (&[n, h, width, c], &[ins, r, s, kg]) = (self.shape(), w.shape()) else {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "images {:?} and weights {:?} must be [n, height, width, channels] and [in, rows, columns, out / groups]",
+                    self.shape(),
+                    w.shape()
+                ),
+            ));
+        };
+        if ins != c {
+            return Err(Error::shape(
+                OP,
+                format!("weights {:?} take {ins} channels, the images {:?} have {c}", w.shape(), self.shape()),
+            ));
+        }
+        let mut size = [0; 2];
+        for d in 0..2 {
+            // Output padding beyond the stride would be rows that no window of the convolution starts at.
+            if output_padding[d] >= p.stride[d] {
+                return Err(Error::value(
+                    OP,
+                    format!("output padding {output_padding:?} must be less than the stride {:?}", p.stride),
+                ));
+            }
+            let (rows, taps) = ([h, width][d], [r, s][d]);
+            let reach =
+                rows.saturating_sub(1) * p.stride[d] + p.dilation[d] * taps.saturating_sub(1) + 1 + output_padding[d];
+            size[d] = reach.checked_sub(2 * p.padding[d]).filter(|&v| v > 0 && rows > 0).ok_or_else(|| {
+                Error::shape(
+                    OP,
+                    format!(
+                        "images {:?} with weights {:?} reach over {reach} {}, padding {:?} takes all of them; pad less",
+                        self.shape(),
+                        w.shape(),
+                        ["rows", "columns"][d],
+                        p.padding
+                    ),
+                )
+            })?;
+        }
+        let y = self.conv2d_input_grad(w, &[n, size[0], size[1], kg * p.groups], p)?;
+        match bias {
+            Some(b) if b.shape() != [kg * p.groups] => Err(Error::shape(
+                OP,
+                format!("the bias is {:?}, weights {:?} need [{}]", b.shape(), w.shape(), kg * p.groups),
+            )),
+            Some(b) => y.add(b),
+            None => Ok(y),
+        }
+    }
+}

@@ -19,5 +19,5 @@ mod scan;
 mod softmax;
 mod spiking;
 
+pub use conv::Conv2d;
 pub use fft::FftNorm;
-
