@@ -91,7 +91,7 @@ impl Input {
                 })
                 .collect(),
             Draw::Distinct => {
-                let order = rng.permutation(n);
+                let order = rng.permutation(n as u32);
                 order.iter().map(|&i| 0.02 * (f64::from(i) - n as f64 / 2.0) + 0.005 * rng.uniform_f64()).collect()
             }
             Draw::Ints(max) => (0..n).map(|_| f64::from(rng.next_u32() % max)).collect(),

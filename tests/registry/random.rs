@@ -15,8 +15,8 @@ fn same(s: Stream) -> oracle::random::Stream {
 /// A case of a function without inputs: the input only names the device.
 fn drawn(
     name: &str,
-    engine: impl Fn(&Tensor) -> shadegrad::Result<Tensor> + 'static,
-    want: impl Fn() -> A + 'static,
+    engine: impl Fn(&Tensor) -> shadegrad::Result<Tensor> + Send + Sync + 'static,
+    want: impl Fn() -> A + Send + Sync + 'static,
 ) -> Case {
     Case::new(name, vec![rand(&[1])], move |t| engine(&t[0]), move |_| want()).grad(false)
 }
