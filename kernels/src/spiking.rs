@@ -1,1 +1,165 @@
-//! Under construction.
+//! Spiking neurons over all time steps at once.
+
+use shadegrad_shaders::Kernel;
+use shadegrad_shaders::spiking as k;
+use shadegrad_shaders::spiking::{LifParams, LifSumParams};
+
+use crate::memory::Storage;
+use crate::{Gpu, Result};
+
+/// What stands for the derivative of a spike with respect to `z = u / threshold - 1`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Surrogate {
+    /// `gamma max(0, 1 - |z|)` (Bellec et al., 2018).
+    Linear {
+        /// Its height.
+        gamma: f32,
+    },
+    /// `alpha / 2 / (1 + (pi alpha z / 2)^2)` (Fang et al., 2021).
+    Atan {
+        /// Twice its height.
+        alpha: f32,
+    },
+    /// The slope of `sigmoid(alpha z)`.
+    Sigmoid {
+        /// Four times its height.
+        alpha: f32,
+    },
+}
+
+/// How neurons behave; all share one threshold and one leak.
+#[derive(Clone, Copy, Debug)]
+pub struct Lif {
+    /// Time steps.
+    pub steps: usize,
+    /// Neurons.
+    pub neurons: usize,
+    /// After a spike the membrane is 0, instead of reduced by the threshold.
+    pub hard_reset: bool,
+    /// The gradient also flows through the spike in the reset.
+    pub through_reset: bool,
+    /// The surrogate of the backward pass.
+    pub surrogate: Surrogate,
+}
+
+/// Invocations of one workgroup.
+const GROUP: u64 = 64;
+/// Steps whose membranes a backward kernel keeps in registers.
+const REGISTER_STEPS: usize = 16;
+
+impl Lif {
+    /// Neurons of one invocation: rows of steps stay aligned to four only if their length is a multiple of four.
+    fn width(&self) -> usize {
+        if self.neurons.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    fn params(&self, gx: u32) -> LifParams {
+        let (Surrogate::Linear { gamma: width }
+        | Surrogate::Atan { alpha: width }
+        | Surrogate::Sigmoid { alpha: width }) = self.surrogate;
+        LifParams {
+            items: (self.neurons / self.width()) as u32,
+            gx,
+            steps: self.steps as u32,
+            hard: self.hard_reset.into(),
+            through: self.through_reset.into(),
+            width,
+        }
+    }
+
+    fn grid(&self, gpu: &Gpu) -> Result<([u32; 3], u32)> {
+        gpu.grid(((self.neurons / self.width()) as u64).div_ceil(GROUP))
+    }
+}
+
+/// Spikes `[steps][neurons]` of currents of that shape. With `start`, the membrane to begin with, the membrane after the
+/// last step follows the spikes as one more row.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn forward(
+    gpu: &Gpu,
+    lif: &Lif,
+    x: &Storage,
+    [threshold, leak]: [&Storage; 2],
+    start: Option<&Storage>,
+    y: &Storage,
+) -> Result<()> {
+    let (grid, gx) = lif.grid(gpu)?;
+    let params = lif.params(gx);
+    let four = lif.width() == 4;
+    match start {
+        Some(start) => {
+            let kernel = if four { &k::LIF_FORWARD_1_4 } else { &k::LIF_FORWARD_1_1 };
+            gpu.dispatch(kernel, [x, threshold, leak, start], [y], params, grid)
+        }
+        None => {
+            let kernel = if four { &k::LIF_FORWARD_0_4 } else { &k::LIF_FORWARD_0_1 };
+            gpu.dispatch(kernel, [x, threshold, leak], [y], params, grid)
+        }
+    }
+}
+
+/// Gradients for the currents, and `[threshold, leak]`, and with `start` (and where its gradient goes) the membrane to
+/// begin with, from that of what [`forward`] wrote.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn backward(
+    gpu: &Gpu,
+    lif: &Lif,
+    x: &Storage,
+    [threshold, leak]: [&Storage; 2],
+    start: Option<(&Storage, &Storage)>,
+    dy: &Storage,
+    dx: &Storage,
+    [dthreshold, dleak]: [&Storage; 2],
+) -> Result<()> {
+    type With = &'static Kernel<LifParams, 5, 3>;
+    type Without = &'static Kernel<LifParams, 4, 2>;
+    let (grid, gx) = lif.grid(gpu)?;
+    let params = lif.params(gx);
+    // The last row of a folded grid may be longer than needed, and writes too.
+    let groups = u64::from(grid[0]) * u64::from(grid[1]);
+    let partial = gpu.alloc(groups * 8, "lif partial sums")?;
+    let four = lif.width() == 4;
+    let registers = usize::from(lif.steps <= REGISTER_STEPS);
+    let surrogate = match lif.surrogate {
+        Surrogate::Linear { .. } => 0,
+        Surrogate::Atan { .. } => 1,
+        Surrogate::Sigmoid { .. } => 2,
+    };
+    match start {
+        Some((start, dstart)) => {
+            let kernels: [[With; 3]; 2] = if four {
+                [
+                    [&k::LIF_BACKWARD_1_4_0_LINEAR, &k::LIF_BACKWARD_1_4_0_ATAN, &k::LIF_BACKWARD_1_4_0_SIGMOID],
+                    [&k::LIF_BACKWARD_1_4_1_LINEAR, &k::LIF_BACKWARD_1_4_1_ATAN, &k::LIF_BACKWARD_1_4_1_SIGMOID],
+                ]
+            } else {
+                [
+                    [&k::LIF_BACKWARD_1_1_0_LINEAR, &k::LIF_BACKWARD_1_1_0_ATAN, &k::LIF_BACKWARD_1_1_0_SIGMOID],
+                    [&k::LIF_BACKWARD_1_1_1_LINEAR, &k::LIF_BACKWARD_1_1_1_ATAN, &k::LIF_BACKWARD_1_1_1_SIGMOID],
+                ]
+            };
+            let kernel = kernels[registers][surrogate];
+            gpu.dispatch(kernel, [x, threshold, leak, start, dy], [dx, &partial, dstart], params, grid)?;
+        }
+        None => {
+            let kernels: [[Without; 3]; 2] = if four {
+                [
+                    [&k::LIF_BACKWARD_0_4_0_LINEAR, &k::LIF_BACKWARD_0_4_0_ATAN, &k::LIF_BACKWARD_0_4_0_SIGMOID],
+                    [&k::LIF_BACKWARD_0_4_1_LINEAR, &k::LIF_BACKWARD_0_4_1_ATAN, &k::LIF_BACKWARD_0_4_1_SIGMOID],
+                ]
+            } else {
+                [
+                    [&k::LIF_BACKWARD_0_1_0_LINEAR, &k::LIF_BACKWARD_0_1_0_ATAN, &k::LIF_BACKWARD_0_1_0_SIGMOID],
+                    [&k::LIF_BACKWARD_0_1_1_LINEAR, &k::LIF_BACKWARD_0_1_1_ATAN, &k::LIF_BACKWARD_0_1_1_SIGMOID],
+                ]
+            };
+            let kernel = kernels[registers][surrogate];
+            gpu.dispatch(kernel, [x, threshold, leak, dy], [dx, &partial], params, grid)?;
+        }
+    }
+    gpu.dispatch(&k::LIF_SUM, [&partial], [dthreshold, dleak], LifSumParams { n: groups as u32 }, [1, 1, 1])
+}

@@ -21,3 +21,4 @@ mod spiking;
 
 pub use conv::Conv2d;
 pub use fft::FftNorm;
+pub use spiking::{LifOptions, Reset, Surrogate};
