@@ -281,7 +281,7 @@ impl Gpu {
     pub fn alloc(&self, bytes: u64, label: &'static str) -> Result<Storage> {
         let inner = &*self.inner;
         let guard = if inner.sentinels { GUARD } else { 0 };
-        let class = size_class(bytes.next_multiple_of(16) + guard);
+        let class = size_class(bytes.max(1).next_multiple_of(16) + guard);
         if bytes.next_multiple_of(16) > inner.caps.max_binding {
             return Err(GpuError::TooLarge { asked: bytes, label, limit: inner.caps.max_binding });
         }

@@ -133,7 +133,8 @@ impl Tensor {
 
 /// A gradient that cannot be differentiated again: the surrogate is no derivative of anything.
 fn once(grad: Tensor, from: &[&Tensor]) -> Tensor {
-    grad.record("lif gradient", from, |_, _| {
+    const NAME: &str = "gradient of lif";
+    grad.record(NAME, from, |_, _| {
         Err(Error::Gradient(
             "`lif` has a surrogate gradient, which has no derivative; take second derivatives only along paths without \
              spiking neurons, or detach them"
