@@ -1,1 +1,216 @@
-//! Optimisers, schedules and averages over a model's [`crate::nn::Arena`].
+//! Optimisers, schedules and averages over a model's [`Arena`].
+//!
+//! ```no_run
+//! use shadegrad::nn::{Arena, Cx, Module};
+//! use shadegrad::optim::{Optimizer, Rule, schedule};
+//! # fn train(arena: Arena, model: impl Module, x: shadegrad::Tensor) -> shadegrad::Result<()> {
+//! let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.05))?.clip_norm(1.0).skip_nonfinite();
+//! for step in 0..1000 {
+//!     let loss = model.forward(&Cx::train(&arena).seeded(0, step), &x)?.square()?.sum_to(&[])?;
+//!     arena.backward(&loss)?;
+//!     optimizer.step(&arena, schedule::warmup(step, 50, schedule::cosine(step, 1000, 1e-3, 0.0)))?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod ema;
+mod rule;
+pub mod schedule;
+
+pub use ema::Ema;
+pub use rule::Rule;
+
+use shadegrad_kernels::Storage;
+use shadegrad_kernels::optim as k;
+
+use crate::error::{Error, Result};
+use crate::nn::Arena;
+use crate::tensor::{DType, Tensor};
+
+/// What an optimiser did so far, read from the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// Norm of all gradients at the last step, before clipping; 0 if nothing asked for it.
+    pub norm: f32,
+    /// Steps taken.
+    pub applied: u64,
+    /// Steps skipped because a gradient was not finite.
+    pub skipped: u64,
+}
+
+/// Moves an arena's values along its gradients, all parameters in one dispatch (two with LAMB and LARS).
+pub struct Optimizer {
+    rule: Rule,
+    max_norm: Option<f32>,
+    max_value: Option<f32>,
+    skip: bool,
+    measure: bool,
+    moments: Vec<Tensor>,
+    scalars: Tensor,
+    partials: Storage,
+    /// LAMB and LARS: sums by block, first block and number of blocks of each parameter.
+    adapt: Option<(Storage, Storage)>,
+}
+
+impl Optimizer {
+    /// An optimiser for this arena, its moments at zero.
+    ///
+    /// # Errors
+    /// If a number is out of range, or the device refuses.
+    pub fn new(arena: &Arena, rule: Rule) -> Result<Self> {
+        rule.check()?;
+        let (gpu, table) = (arena.gpu(), arena.table());
+        let zeros = |floats: usize| {
+            let t = Tensor::empty(gpu, &[floats], DType::F32, "optimiser")?;
+            gpu.zero(t.storage())?;
+            Ok::<_, Error>(t)
+        };
+        let adapt = if rule.adapts() {
+            let spans: Vec<[u32; 2]> =
+                (table.entries().iter()).map(|e| [(e.offset / 64) as u32, e.len.max(1).div_ceil(64) as u32]).collect();
+            let of_tensors = gpu.alloc(spans.len() as u64 * 8, "optimiser")?;
+            gpu.upload(&of_tensors, bytemuck::cast_slice(&spans))?;
+            Some((gpu.alloc((table.floats() / 64 * 8) as u64, "optimiser")?, of_tensors))
+        } else {
+            None
+        };
+        Ok(Self {
+            moments: (0..rule.moments()).map(|_| zeros(table.floats())).collect::<Result<_>>()?,
+            scalars: zeros(k::SCALARS)?,
+            partials: gpu.alloc(k::PARTIALS as u64 * 8, "optimiser")?,
+            rule,
+            max_norm: None,
+            max_value: None,
+            skip: false,
+            measure: false,
+            adapt,
+        })
+    }
+
+    /// Scales gradients down so that their joint norm is at most `max`, as PyTorch's `clip_grad_norm_`.
+    #[must_use]
+    pub fn clip_norm(mut self, max: f32) -> Self {
+        self.max_norm = Some(max);
+        self
+    }
+
+    /// Clips each element of the gradients to `-max..=max`, after [`Optimizer::clip_norm`].
+    #[must_use]
+    pub fn clip_value(mut self, max: f32) -> Self {
+        self.max_value = Some(max);
+        self
+    }
+
+    /// Leaves out steps whose gradients hold a NaN or an infinity; [`Optimizer::report`] counts them.
+    #[must_use]
+    pub fn skip_nonfinite(mut self) -> Self {
+        self.skip = true;
+        self
+    }
+
+    /// Computes the norm for [`Optimizer::report`] even if nothing is clipped.
+    #[must_use]
+    pub fn measure_norm(mut self) -> Self {
+        self.measure = true;
+        self
+    }
+
+    /// The rule and its numbers, which may change between steps; its kind may not.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Changes the rule's numbers.
+    ///
+    /// # Errors
+    /// If a number is out of range, or the new rule keeps other moments.
+    pub fn set_rule(&mut self, rule: Rule) -> Result<()> {
+        rule.check()?;
+        if std::mem::discriminant(&rule) != std::mem::discriminant(&self.rule) || rule.moments() != self.moments.len() {
+            return Err(Error::value("optimizer", format!("{rule:?} cannot follow {:?}; make a new one", self.rule)));
+        }
+        self.rule = rule;
+        Ok(())
+    }
+
+    /// One step with learning rate `lr`, times each group's multiplier. Masked parameters stay at zero (their gradients
+    /// are set to zero, too), frozen ones as they are.
+    ///
+    /// # Errors
+    /// If the arena is that of another model, or the device refuses.
+    pub fn step(&mut self, arena: &Arena, lr: f32) -> Result<()> {
+        let (gpu, n) = (arena.gpu(), arena.table().floats());
+        if let Some(m) = self.moments.first().filter(|m| m.numel() != n) {
+            return Err(Error::Params(format!("the optimiser is for {} floats, the arena has {n}", m.numel())));
+        }
+        let flat = k::Flat {
+            grads: arena.grads_flat().storage(),
+            owners: arena.owners(),
+            rows: arena.rows(),
+            scalars: self.scalars.storage(),
+            values: arena.values_flat().storage(),
+            n,
+        };
+        if let Some(mask) = arena.mask_flat() {
+            k::mask(gpu, mask.storage(), flat.grads, n)?;
+        }
+        let mut h = self.rule.hyper(lr);
+        if let Some(max) = self.max_value {
+            (h.clip, h.flags) = (max, h.flags | k::CLIP);
+        }
+        let wanted = self.max_norm.is_some() || self.skip || self.measure;
+        let count = if wanted { k::norm(gpu, flat, &self.partials)? } else { 0 };
+        k::prepare(gpu, (&self.partials, count), flat.scalars, self.max_norm, self.skip, h.betas)?;
+        let rule = self.rule.kernel(&self.moments);
+        if let Some((sums, spans)) = &self.adapt {
+            k::measure(gpu, rule, flat, h, sums, (spans, arena.table().len()))?;
+        }
+        k::step(gpu, rule, flat, h)?;
+        arena.apply_mask()
+    }
+
+    /// Norm and counts; waits for the device.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn report(&self) -> Result<Report> {
+        let s = self.scalars.to_vec()?;
+        Ok(Report { norm: s[6], applied: s[7] as u64, skipped: s[5] as u64 })
+    }
+
+    /// All that a checkpoint must keep, as flat tensors over the optimiser's own memory: the moments, each laid out as
+    /// the arena's table says, and the scalars (counts and bias corrections).
+    pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
+        let names = ["moment1", "moment2"];
+        let moments = names.into_iter().zip(&self.moments);
+        moments.chain([("scalars", &self.scalars)]).collect()
+    }
+
+    /// Sets the state back to values that [`Optimizer::state`] gave.
+    ///
+    /// # Errors
+    /// If names or lengths differ; then nothing is changed.
+    pub fn load_state(&mut self, state: &[(String, Vec<f32>)]) -> Result<()> {
+        let mine = self.state();
+        for (name, tensor) in &mine {
+            match state.iter().find(|(n, _)| n == name) {
+                Some((_, data)) if data.len() == tensor.numel() => {}
+                found => {
+                    let got = found.map_or("nothing".to_string(), |(_, d)| format!("{} floats", d.len()));
+                    return Err(Error::Params(format!(
+                        "optimiser state `{name}` has {} floats, the checkpoint holds {got}; it is that of another \
+                         model or rule",
+                        tensor.numel()
+                    )));
+                }
+            }
+        }
+        for (name, tensor) in mine {
+            for (_, data) in state.iter().filter(|(n, _)| n == name) {
+                tensor.gpu().upload(tensor.storage(), bytemuck::cast_slice(data))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+// Optimiser steps in place over a flat arena, one vec4 an invocation. Source and formulas: src/optim/rule.rs.
+// A block of 64 floats belongs to one parameter; its row: rate multiplier, decay multiplier, 0 frozen | 1 trained |
+// 2 adapted too, trust ratio.
+// s: 0 scale of gradients, 1 apply (0 skips the step), 2 and 3 bias corrections 1 - beta^t, 4 steps applied before,
+// 5 skipped, 6 norm.
+#define GROUP 256
+#kernel step_$RULE : RULE in sgd momentum adam rmsprop lamb lars
+#kernel measure_$RULE : RULE in lamb lars
+
+struct StepParams {
+    n4: u32, gx: u32, flags: u32, pad: u32,
+    lr: f32, decay: f32, clip: f32, eps: f32,
+    beta1: f32, beta2: f32, one_beta1: f32, one_beta2: f32,
+}
+var<immediate> p: StepParams;
+@group(0) @binding(0) var<storage, read> grads: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> owners: array<u32>;
+@group(0) @binding(2) var<storage, read> rows: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> s: array<f32>;
+#if KERNEL == step
+@group(0) @binding(4) var<storage, read_write> value: array<vec4<f32>>;
+#if RULE != sgd
+@group(0) @binding(5) var<storage, read_write> m: array<vec4<f32>>;
+#if RULE != momentum && RULE != lars
+@group(0) @binding(6) var<storage, read_write> v: array<vec4<f32>>;
+#endif
+#endif
+#else
+@group(0) @binding(4) var<storage, read> value: array<vec4<f32>>;
+// Sums of squares of the values and of the step (LARS: of the gradient), by block.
+@group(0) @binding(5) var<storage, read_write> sums: array<vec2<f32>>;
+#if RULE == lamb
+@group(0) @binding(6) var<storage, read_write> m: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> v: array<vec4<f32>>;
+#endif
+var<workgroup> part: array<vec2<f32>, $GROUP>;
+#endif
+
+const NESTEROV = 1u;
+const DECOUPLED = 2u;
+const HAS_MOMENTUM = 4u;
+const CLIP = 8u;
+
+// The gradient after scaling and clipping.
+fn gradient(i: u32) -> vec4<f32> {
+    let g = grads[i] * s[0];
+    return select(g, clamp(g, vec4<f32>(-p.clip), vec4<f32>(p.clip)), (p.flags & CLIP) != 0u);
+}
+
+#if RULE == lamb
+// The step before the trust ratio, from the moments as they are now.
+fn direction(i: u32, decay: f32) -> vec4<f32> {
+    return (m[i] / s[2]) / (sqrt(v[i] / s[3]) + p.eps) + decay * value[i];
+}
+#endif
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+#if KERNEL == measure
+    var squares = vec2<f32>(0.0);
+    if (i < p.n4) {
+        let row = rows[owners[i / 16u]];
+        if (row.z > 0.5 && s[1] > 0.5) {
+            let x = value[i];
+            let g = gradient(i);
+#if RULE == lamb
+            m[i] = p.beta1 * m[i] + p.one_beta1 * g;
+            v[i] = p.beta2 * v[i] + p.one_beta2 * g * g;
+            let u = direction(i, p.decay * row.y);
+#else
+            let u = g;
+#endif
+            squares = vec2<f32>(dot(x, x), dot(u, u));
+        }
+    }
+    part[lid] = squares;
+    workgroupBarrier();
+    // One invocation a block of 16.
+    if (lid % 16u == 0u && i < p.n4) {
+        var sum = squares;
+        for (var k = 1u; k < 16u; k++) {
+            sum += part[lid + k];
+        }
+        sums[i / 16u] = sum;
+    }
+#else
+    if (i >= p.n4 || s[1] < 0.5) {
+        return;
+    }
+    let row = rows[owners[i / 16u]];
+    if (row.z < 0.5) {
+        return;
+    }
+    let lr = p.lr * row.x;
+    let decay = p.decay * row.y;
+    let x = value[i];
+#if RULE == lamb
+    value[i] = x - lr * row.w * direction(i, decay);
+#elif RULE == sgd
+    value[i] = x - lr * (gradient(i) + decay * x);
+#elif RULE == momentum
+    let g = gradient(i) + decay * x;
+    // The first step takes the gradient as it is; one_beta1 is 1 - dampening.
+    let b = select(p.beta1 * m[i] + p.one_beta1 * g, g, s[4] == 0.0);
+    m[i] = b;
+    value[i] = x - lr * select(b, g + p.beta1 * b, (p.flags & NESTEROV) != 0u);
+#elif RULE == lars
+    let b = p.beta1 * m[i] + row.w * (gradient(i) + decay * x);
+    m[i] = b;
+    value[i] = x - lr * select(b, row.w * (gradient(i) + decay * x) + p.beta1 * b, (p.flags & NESTEROV) != 0u);
+#elif RULE == adam
+    let decoupled = (p.flags & DECOUPLED) != 0u;
+    let g = gradient(i) + select(decay, 0.0, decoupled) * x;
+    let m1 = p.beta1 * m[i] + p.one_beta1 * g;
+    let v1 = p.beta2 * v[i] + p.one_beta2 * g * g;
+    m[i] = m1;
+    v[i] = v1;
+    let kept = x * (1.0 - select(0.0, lr * decay, decoupled));
+    value[i] = kept - (lr / s[2]) * m1 / (sqrt(v1) / sqrt(s[3]) + p.eps);
+#elif RULE == rmsprop
+    let g = gradient(i) + decay * x;
+    let v1 = p.beta2 * v[i] + p.one_beta2 * g * g;
+    v[i] = v1;
+    let u = g / (sqrt(v1) + p.eps);
+    if ((p.flags & HAS_MOMENTUM) != 0u) {
+        let b = p.beta1 * m[i] + u;
+        m[i] = b;
+        value[i] = x - lr * b;
+    } else {
+        value[i] = x - lr * u;
+    }
+#endif
+#endif
+}
