@@ -8,6 +8,7 @@ use crate::autograd::{no_grad, record_checkpoint};
 use crate::error::Result;
 use crate::nn::build::glob;
 use crate::nn::{Arena, BufferId, ParamId, Params};
+use crate::rng::Stream;
 use crate::tensor::Tensor;
 
 /// Where normalisation over the batch takes its statistics from.
@@ -147,9 +148,9 @@ impl Cx {
         if self.again && self.stats == Stats::Update { Stats::Batch } else { self.stats }
     }
 
-    /// Seed and stream of the next random mask: each call gives another stream, and the same position the same.
-    pub fn draw(&self) -> (u64, u64) {
-        (self.seed, self.draws.fetch_add(1, Ordering::Relaxed))
+    /// The stream of the next random mask: another one each call, and at the same position the same.
+    pub fn draw(&self) -> Stream {
+        Stream::new(self.seed, self.draws.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The position of the random stream: with the seed, all there is to save.

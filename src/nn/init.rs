@@ -44,7 +44,8 @@ pub enum Init {
 }
 
 /// Gain of Kaiming initialisation before a ReLU.
-pub(crate) const RELU_GAIN: f32 = std::f32::consts::SQRT_2;
+#[cfg(test)]
+const RELU_GAIN: f32 = std::f32::consts::SQRT_2;
 
 fn fans(shape: &[usize]) -> (f64, f64) {
     let product = |s: &[usize]| s.iter().product::<usize>().max(1) as f64;

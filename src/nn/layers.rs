@@ -1,7 +1,7 @@
-//! The plain layers.
+//! Linear layers, embeddings, dropout, activations and sequences.
 
 use crate::error::Result;
-use crate::nn::{Cx, Module};
+use crate::nn::{Cx, Init, Module, ParamId, Scope};
 use crate::tensor::Tensor;
 
 /// Element-wise activations, as a value that a model's options can hold.
@@ -53,5 +53,159 @@ impl Activation {
 impl Module for Activation {
     fn forward(&self, _: &Cx, x: &Tensor) -> Result<Tensor> {
         self.apply(x)
+    }
+}
+
+/// `y[.., out] = x[.., in] w^T + b`: parameters `weight` `[out, in]` and `bias` `[out]`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    name: String,
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Linear {
+    /// A layer in this scope. First values as `torch.nn.Linear`: uniform in `+-1 / sqrt(inputs)`.
+    pub fn new(scope: &mut Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Self {
+        let init = Init::FanIn(inputs);
+        Self::with_init(scope, inputs, outputs, init, bias.then_some(init))
+    }
+
+    /// A layer with other first values, without a bias where that has none.
+    pub fn with_init(scope: &mut Scope<'_>, inputs: usize, outputs: usize, weight: Init, bias: Option<Init>) -> Self {
+        Self {
+            name: scope.name().to_string(),
+            weight: scope.param("weight", &[outputs, inputs], weight),
+            bias: bias.map(|init| scope.param("bias", &[outputs], init)),
+        }
+    }
+
+    /// The weight.
+    pub fn weight(&self) -> ParamId {
+        self.weight
+    }
+
+    /// The bias, if there is one.
+    pub fn bias(&self) -> Option<ParamId> {
+        self.bias
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let y = x.linear(cx.param(self.weight), self.bias.map(|b| cx.param(b)))?;
+        cx.tap(&self.name, y)
+    }
+}
+
+/// Sets each element to zero with probability `p` in training and scales the others by `1 / (1 - p)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout(pub f32);
+
+impl Module for Dropout {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        if !cx.training() || self.0 == 0.0 {
+            return Ok(x.clone());
+        }
+        x.dropout(self.0, cx.draw())
+    }
+}
+
+/// Stochastic depth: sets the whole branch of a sample to zero with probability `p` in training and scales the others by
+/// `1 / (1 - p)` (Huang et al., 2016). For the branch of a residual block, before the addition.
+#[derive(Clone, Copy, Debug)]
+pub struct DropPath(pub f32);
+
+impl Module for DropPath {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        if !cx.training() || self.0 == 0.0 {
+            return Ok(x.clone());
+        }
+        x.drop_path(self.0, cx.draw())
+    }
+}
+
+/// Passes its input on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity;
+
+impl Module for Identity {
+    fn forward(&self, _: &Cx, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+}
+
+/// Merges all dimensions but the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flatten;
+
+impl Module for Flatten {
+    fn forward(&self, _: &Cx, x: &Tensor) -> Result<Tensor> {
+        let n = x.shape().first().copied().unwrap_or(1);
+        x.reshape(&[n, x.shape().iter().skip(1).product()])
+    }
+}
+
+/// Modules one after the other.
+#[derive(Default)]
+pub struct Sequential(Vec<Box<dyn Module>>);
+
+impl Sequential {
+    /// An empty sequence.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more at the end. PyTorch numbers the members: build each in `scope.sub(0)`, `scope.sub(1)` ...
+    #[must_use]
+    pub fn then(mut self, module: impl Module + 'static) -> Self {
+        self.0.push(Box::new(module));
+        self
+    }
+
+    /// Number of modules.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        self.0.iter().try_fold(x.clone(), |x, m| m.forward(cx, &x))
+    }
+}
+
+/// Two linear layers `fc1` and `fc2` with an activation between and dropout behind each: the MLP of a transformer block.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+    dropout: Dropout,
+}
+
+impl Mlp {
+    /// An MLP from `width` to `hidden` to `width`. First values as timm's ViT: truncated normal 0.02, biases zero.
+    pub fn new(scope: &mut Scope<'_>, width: usize, hidden: usize, activation: Activation, dropout: f32) -> Self {
+        let (w, b) = (Init::TruncNormal(0.02), Some(Init::Zeros));
+        Self {
+            fc1: Linear::with_init(&mut scope.sub("fc1"), width, hidden, w, b),
+            fc2: Linear::with_init(&mut scope.sub("fc2"), hidden, width, w, b),
+            activation,
+            dropout: Dropout(dropout),
+        }
+    }
+}
+
+impl Module for Mlp {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let h = self.activation.apply(&self.fc1.forward(cx, x)?)?;
+        let h = self.dropout.forward(cx, &h)?;
+        self.dropout.forward(cx, &self.fc2.forward(cx, &h)?)
     }
 }

@@ -4,7 +4,7 @@
 //! gradients and running statistics, each in one buffer; `forward` gets the values through a [`Cx`], so that the same model
 //! runs with any other [`Params`]: a client's, an average, or an inner loop's that gradients flow through.
 //!
-//! ```ignore
+//! ```no_run
 //! use shadegrad::nn::{Arena, Builder, Cx, Linear, Module};
 //! # fn main() -> shadegrad::Result<()> {
 //! # let gpu = shadegrad::Gpu::new(shadegrad::Options::from_env()?)?;
@@ -30,7 +30,7 @@ pub use arena::{Arena, Group, Snapshot};
 pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
 pub use cx::{Cx, Stats};
 pub use init::{Fan, Init};
-pub use layers::Activation;
+pub use layers::{Activation, DropPath, Dropout, Flatten, Identity, Linear, Mlp, Sequential};
 pub use params::Params;
 
 use crate::error::Result;
