@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::error::GpuError;
 use crate::memory::{Storage, lock, size_class};
@@ -10,6 +11,8 @@ use crate::{Gpu, Result};
 
 /// Uploads up to this size go through the recycled staging chunks; larger ones are rare and get a buffer of their own.
 const CHUNK: u64 = 1 << 20;
+/// How long a finished read-back may take to be reported.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Staging memory in both directions, recycled.
 pub(crate) struct Transfers {
@@ -96,7 +99,8 @@ impl PendingRead {
     /// If the device reported a fault, or the bytes were taken already.
     pub fn wait(mut self) -> Result<Vec<u8>> {
         self.gpu.wait()?;
-        match self.done.try_recv() {
+        // Another thread's wait may have collected this read-back and be about to report it.
+        match self.done.recv_timeout(REPORT_TIMEOUT) {
             Ok(Ok(())) => self.take(),
             _ => {
                 self.gpu.check()?;

@@ -82,6 +82,12 @@ impl Tensor {
         Ok(out)
     }
 
+    /// The numbers `0..n` in random order (`U32`): the order that sorts [`Tensor::uniform`] of the stream, equal numbers
+    /// keeping theirs.
+    pub fn permutation(gpu: &Gpu, n: usize, s: Stream) -> Result<Tensor> {
+        Self::uniform(gpu, &[n], s, 0.0, 1.0)?.argsort(0, false)
+    }
+
     /// 0 where [`Tensor::uniform`] of the stream is below `p`, `x / (1 - p)` elsewhere (Srivastava et al., 2014). Give
     /// every layer and step a stream of its own; the same one gives the same mask.
     ///

@@ -62,6 +62,16 @@ pub fn cases() -> Vec<Case> {
             .grad(a.iter().product::<usize>() < 100),
         );
     }
+    for n in [0, 1, 2, 5, 64, 257, 3000] {
+        cases.push(drawn(
+            &format!("random/permutation_{n}"),
+            move |t| Tensor::permutation(t.gpu(), n, S),
+            move || {
+                let order: Vec<f64> = oracle::random::permutation(n, same(S)).into_iter().map(|i| i as f64).collect();
+                oracle::array(&[n], &order)
+            },
+        ));
+    }
     for p in [0.0f32, 0.5, 1.0] {
         cases.push(drawn(
             &format!("random/bernoulli_p{p}"),
