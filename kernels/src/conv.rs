@@ -6,6 +6,8 @@
 use shadegrad_shaders::Kernel;
 use shadegrad_shaders::conv as k;
 use shadegrad_shaders::conv::ConvParams;
+use shadegrad_shaders::conv_depthwise as kd;
+use shadegrad_shaders::conv_depthwise::ConvParams as DepthwiseParams;
 use shadegrad_shaders::conv_pack as pack;
 use shadegrad_shaders::conv_pack::PackParams;
 use shadegrad_shaders::conv_weight as kw;
@@ -58,6 +60,10 @@ impl Conv {
         self.taps[0] * self.taps[1]
     }
 
+    fn is_depthwise(&self) -> bool {
+        self.groups == self.c && self.groups == self.k && self.c > 1
+    }
+
     /// Floating-point operations of each pass (a multiplication and an addition each).
     pub fn flops(&self) -> f64 {
         2.0 * (self.n * self.out[0] * self.out[1] * self.rs()) as f64 * (self.k * self.cg()) as f64
@@ -85,6 +91,9 @@ fn dense(gpu: &Gpu) -> Dense {
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Storage>, y: &Storage) -> Result<()> {
+    if g.is_depthwise() {
+        return depthwise(gpu, g, Pass::Forward, x, w, bias, y);
+    }
     let (cg, kg) = (g.cg(), g.kg());
     let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
     let w = pad(gpu, w, g.k * g.rs(), cg)?;
@@ -97,6 +106,9 @@ pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Stor
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn input_grad(gpu: &Gpu, g: &Conv, dy: &Storage, w: &Storage, dx: &Storage) -> Result<()> {
+    if g.is_depthwise() {
+        return depthwise(gpu, g, Pass::Backward, dy, w, None, dx);
+    }
     let (cg, kg) = (g.cg(), g.kg());
     let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
     let to = kg.next_multiple_of(4);
@@ -157,37 +169,134 @@ fn gather(
     let ktiles = side.channels.div_ceil(channels);
     let tiles = mtiles * ktiles * g.groups * phases[0] * phases[1];
     let (grid, gx) = gpu.grid(tiles as u64)?;
-    let apart = |d: usize| (1..=g.stride[d]).find(|t| t * g.dilation[d] % g.stride[d] == 0).unwrap_or(1);
-    let hop = if forward { [1, 1] } else { [apart(0), apart(1)] };
     let params = ConvParams {
-        n: g.n as u32,
-        h: side.size[0] as u32,
-        w: side.size[1] as u32,
         cq: side.quads as u32,
-        oh: side.out[0] as u32,
-        ow: side.out[1] as u32,
         kq: (padded / 4) as u32,
         kg: side.channels as u32,
-        r: g.taps[0] as u32,
-        s: g.taps[1] as u32,
         groups: g.groups as u32,
         bias: u32::from(bias.is_some()),
+        gx,
+        mtiles: mtiles as u32,
+        ktiles: ktiles as u32,
+        tiles: tiles as u32,
+        ..geometry(g, pass)
+    };
+    gpu.note_flops(g.flops());
+    gpu.dispatch(kernel, [x, w, bias.unwrap_or(w)], [&whole], params, grid)?;
+    cut(gpu, &whole, y, rows, side.channels)
+}
+
+/// The part of a gather's parameters that no kernel chooses.
+fn geometry(g: &Conv, pass: Pass) -> ConvParams {
+    let apart = |d: usize| (1..=g.stride[d]).find(|t| t * g.dilation[d] % g.stride[d] == 0).unwrap_or(1) as u32;
+    let (size, out, hop) = match pass {
+        Pass::Forward => (g.size, g.out, [1, 1]),
+        Pass::Backward => (g.out, g.size, [apart(0), apart(1)]),
+    };
+    ConvParams {
+        n: g.n as u32,
+        h: size[0] as u32,
+        w: size[1] as u32,
+        oh: out[0] as u32,
+        ow: out[1] as u32,
+        r: g.taps[0] as u32,
+        s: g.taps[1] as u32,
         sy: g.stride[0] as u32,
         sx: g.stride[1] as u32,
         py: g.padding[0] as u32,
         px: g.padding[1] as u32,
         dy: g.dilation[0] as u32,
         dx: g.dilation[1] as u32,
-        ty: hop[0] as u32,
-        tx: hop[1] as u32,
+        ty: hop[0],
+        tx: hop[1],
+        ..ConvParams::default()
+    }
+}
+
+/// Either direction of a depthwise convolution.
+fn depthwise(
+    gpu: &Gpu,
+    g: &Conv,
+    pass: Pass,
+    x: &Storage,
+    w: &Storage,
+    bias: Option<&Storage>,
+    y: &Storage,
+) -> Result<()> {
+    let quads = g.c.div_ceil(4);
+    let (size, out, phases) = match pass {
+        Pass::Forward => (g.size, g.out, [1, 1]),
+        Pass::Backward => (g.out, g.size, g.stride),
+    };
+    let x = pad(gpu, x, g.n * size[0] * size[1], g.c)?;
+    let bias = bias.map(|b| pad(gpu, b, 1, g.c)).transpose()?;
+    let taps = gpu.alloc((16 * g.rs() * quads) as u64, "conv weights")?;
+    let params =
+        PackParams { length: g.rs() as u32, to: 4 * quads as u32, rows: g.c as u32, ..elements(4 * g.rs() * quads) };
+    rearrange(gpu, &pack::CONV_SWAP, w, &taps, params)?;
+    let pixels = g.n * out[0] * out[1];
+    let whole = if g.c % 4 == 0 { y.clone() } else { gpu.alloc((16 * pixels * quads) as u64, "conv")? };
+    let slides = g.stride == [1, 1] && g.dilation == [1, 1];
+    let (kernel, strip): (&Kernel<_, 3, 1>, usize) = match (pass, g.taps[1]) {
+        (Pass::Forward, 3) if slides => (&kd::CONV_DEPTHWISE_FWD_3, 8),
+        (Pass::Forward, 5) if slides => (&kd::CONV_DEPTHWISE_FWD_5, 8),
+        (Pass::Forward, 7) if slides => (&kd::CONV_DEPTHWISE_FWD_7, 8),
+        (Pass::Forward, _) => (&kd::CONV_DEPTHWISE_FWD_0, 4),
+        (Pass::Backward, 3) if slides => (&kd::CONV_DEPTHWISE_BWD_3, 8),
+        (Pass::Backward, 5) if slides => (&kd::CONV_DEPTHWISE_BWD_5, 8),
+        (Pass::Backward, 7) if slides => (&kd::CONV_DEPTHWISE_BWD_7, 8),
+        (Pass::Backward, _) => (&kd::CONV_DEPTHWISE_BWD_0, 4),
+    };
+    let strips = out[1].div_ceil(phases[1]).div_ceil(strip);
+    let rows = out[0].div_ceil(phases[0]);
+    let threads = phases[0] * phases[1] * g.n * rows * strips * quads;
+    let (grid, gx) = gpu.grid(threads.div_ceil(64) as u64)?;
+    let params = DepthwiseParams {
+        cq: quads as u32,
+        bias: u32::from(bias.is_some()),
         gx,
-        mtiles: mtiles as u32,
-        ktiles: ktiles as u32,
-        tiles: tiles as u32,
+        mtiles: strips as u32,
+        ktiles: rows as u32,
+        tiles: threads as u32,
+        ..bytemuck::cast(geometry(g, pass))
     };
     gpu.note_flops(g.flops());
-    gpu.dispatch(kernel, [x, w, bias.unwrap_or(w)], [&whole], params, grid)?;
-    cut(gpu, &whole, y, rows, side.channels)
+    gpu.dispatch(kernel, [&x, &taps, bias.as_ref().unwrap_or(&taps)], [&whole], params, grid)?;
+    cut(gpu, &whole, y, pixels, g.c)
+}
+
+fn depthwise_weight(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage) -> Result<()> {
+    let quads = g.c.div_ceil(4);
+    let x = pad(gpu, x, g.n * g.size[0] * g.size[1], g.c)?;
+    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1], g.c)?;
+    let image_rows = g.n * g.out[0];
+    let rows = (SPLIT_PIXELS / 2 / g.out[1]).clamp(1, image_rows);
+    let splits = image_rows.div_ceil(rows);
+    let blocks = g.taps[1].div_ceil(4);
+    let threads = splits * g.taps[0] * blocks * quads;
+    let packed = 4 * g.rs() * quads;
+    let sums = gpu.alloc(4 * packed as u64, "conv")?;
+    let parts = if splits == 1 { sums.clone() } else { gpu.alloc(4 * (splits * packed) as u64, "conv partial sums")? };
+    let slides = g.stride[1] == 1 && g.dilation[1] == 1;
+    let kernel = if slides { &kd::CONV_DEPTHWISE_WEIGHT_1 } else { &kd::CONV_DEPTHWISE_WEIGHT_0 };
+    let (grid, gx) = gpu.grid(threads.div_ceil(64) as u64)?;
+    let params = DepthwiseParams {
+        cq: quads as u32,
+        gx,
+        mtiles: blocks as u32,
+        ktiles: rows as u32,
+        tiles: threads as u32,
+        ..bytemuck::cast(geometry(g, Pass::Forward))
+    };
+    gpu.note_flops(g.flops());
+    gpu.dispatch(kernel, [&x, &dy], [&parts], params, grid)?;
+    if splits > 1 {
+        let params = PackParams { length: splits as u32, ..elements(packed) };
+        rearrange(gpu, &pack::CONV_SUM, &parts, &sums, params)?;
+    }
+    let params =
+        PackParams { length: 4 * quads as u32, to: g.rs() as u32, rows: g.rs() as u32, ..elements(g.c * g.rs()) };
+    rearrange(gpu, &pack::CONV_SWAP, &sums, dw, params)
 }
 
 /// The gradient of a convolution for its weights: `dw` from `x` and `dy`.
@@ -195,6 +304,9 @@ fn gather(
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn weight_grad(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage) -> Result<()> {
+    if g.is_depthwise() {
+        return depthwise_weight(gpu, g, x, dy, dw);
+    }
     let (cg, kg) = (g.cg(), g.kg());
     let (cq, kq) = (cg.div_ceil(4), kg.div_ceil(4));
     let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
