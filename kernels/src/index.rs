@@ -31,7 +31,7 @@ pub fn strides(shape: &[usize]) -> Vec<isize> {
 }
 
 /// Drops dimensions of length one and joins neighbours that are one dimension on both sides.
-fn collapse(dims: &[Dim]) -> Vec<Dim> {
+pub(crate) fn collapse(dims: &[Dim]) -> Vec<Dim> {
     let mut out: Vec<Dim> = Vec::with_capacity(dims.len());
     for &d in dims.iter().filter(|d| d.len != 1) {
         match out.last_mut() {

@@ -27,6 +27,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod fft;
 pub mod fill;
+pub mod gather;
 pub mod index;
 pub mod linalg;
 pub mod loss;

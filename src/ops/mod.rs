@@ -6,6 +6,7 @@ pub mod augment;
 mod conv;
 mod elementwise;
 mod fft;
+mod gather;
 mod index;
 mod linalg;
 mod loss;

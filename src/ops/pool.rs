@@ -1,1 +1,198 @@
-//! Under construction.
+//! Pooling of NHWC images. The gradient of the largest element puts gradients back at its pixel; the gradient of that
+//! picks them again, so that derivatives of any order need nothing else.
+
+use shadegrad_kernels::pool::{self as k, Pool, Windows};
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Windows of a pooling. Pairs are (rows, columns), in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pool2d {
+    /// Size of a window.
+    pub kernel: [usize; 2],
+    /// Distance of neighbouring windows.
+    pub stride: [usize; 2],
+    /// What windows may reach past the image, on both sides; at most half the kernel.
+    pub padding: [usize; 2],
+}
+
+impl Pool2d {
+    /// The same in both directions.
+    pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] }
+    }
+
+    fn plan(&self, op: &'static str, x: &Tensor) -> Result<Pool> {
+        let [n, h, w, c] = images(op, x)?;
+        let mut out = [0; 2];
+        for (d, size) in [h, w].into_iter().enumerate() {
+            let (kernel, stride, padding) = (self.kernel[d], self.stride[d], self.padding[d]);
+            if kernel == 0 || stride == 0 || 2 * padding > kernel {
+                return Err(Error::shape(
+                    op,
+                    format!(
+                        "a kernel of {:?} with stride {:?} and padding {:?}: kernel and stride must be at least 1, padding at \
+                         most half the kernel",
+                        self.kernel, self.stride, self.padding
+                    ),
+                ));
+            }
+            let room = (size + 2 * padding).checked_sub(kernel).filter(|_| size > 0).ok_or_else(|| {
+                Error::shape(
+                    op,
+                    format!(
+                        "a kernel of {:?} with padding {:?} does not fit into images of {:?}; make it smaller or the images \
+                         larger",
+                        self.kernel,
+                        self.padding,
+                        x.shape()
+                    ),
+                )
+            })?;
+            out[d] = room / stride + 1;
+        }
+        Ok(Pool { n, size: [h, w], c, out, windows: Windows::Fixed(self.kernel, self.stride, self.padding) })
+    }
+}
+
+/// The four lengths of images.
+pub(super) fn images(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
+    x.want(op, DType::F32)?;
+    x.shape()
+        .try_into()
+        .map_err(|_| Error::shape(op, format!("{:?} are no images; they must be [n, height, width, channels]", x.shape())))
+}
+
+fn adaptive(op: &'static str, x: &Tensor, oh: usize, ow: usize) -> Result<Pool> {
+    let [n, h, w, c] = images(op, x)?;
+    if (h == 0 || w == 0) && oh * ow > 0 {
+        return Err(Error::shape(op, format!("{oh} x {ow} windows over images of {:?}, which have no pixels", x.shape())));
+    }
+    // The windows' ends are computed as `window * size` in 32 bits.
+    if (h + 1).max(w + 1).saturating_mul((oh + 1).max(ow + 1)) > u32::MAX as usize {
+        return Err(Error::shape(op, format!("{oh} x {ow} windows over images of {:?} are too many", x.shape())));
+    }
+    Ok(Pool { n, size: [h, w], c, out: [oh, ow], windows: Windows::Adaptive })
+}
+
+fn small(p: &Pool) -> [usize; 4] {
+    [p.n, p.out[0], p.out[1], p.c]
+}
+
+fn large(p: &Pool) -> [usize; 4] {
+    [p.n, p.size[0], p.size[1], p.c]
+}
+
+impl Tensor {
+    fn max_windows(&self, op: &'static str, p: Pool) -> Result<(Tensor, Tensor)> {
+        let out = Tensor::empty(self.gpu(), &small(&p), DType::F32, op)?;
+        let arg = Tensor::empty(self.gpu(), &small(&p), DType::U32, "argmax")?;
+        if out.numel() > 0 {
+            k::max(self.gpu(), &p, self.storage(), out.storage(), arg.storage())?;
+        }
+        let at = arg.clone();
+        let out = out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.unpool(&at, p)?)]));
+        Ok((out, arg.record_cut(op, &[self])))
+    }
+
+    /// Puts every element at the pixel `arg` of its image, adding those that meet.
+    fn unpool(&self, arg: &Tensor, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &large(&p), DType::F32, "unpool")?;
+        if out.numel() > 0 {
+            if self.numel() > 0 {
+                k::unmax(self.gpu(), &p, self.storage(), arg.storage(), out.storage())?;
+            } else {
+                self.gpu().zero(out.storage())?;
+            }
+        }
+        let at = arg.clone();
+        Ok(out.record("unpool", &[self], move |_, grad| Ok(vec![Some(grad.pick_pooled(&at, p)?)])))
+    }
+
+    /// The elements at the pixels `arg`.
+    fn pick_pooled(&self, arg: &Tensor, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &small(&p), DType::F32, "pick_pooled")?;
+        if out.numel() > 0 {
+            k::pick(self.gpu(), &p, self.storage(), arg.storage(), out.storage())?;
+        }
+        let at = arg.clone();
+        Ok(out.record("pick_pooled", &[self], move |_, grad| Ok(vec![Some(grad.unpool(&at, p)?)])))
+    }
+
+    fn avg_windows(&self, op: &'static str, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &small(&p), DType::F32, op)?;
+        if out.numel() > 0 {
+            k::avg(self.gpu(), &p, self.storage(), out.storage())?;
+        }
+        Ok(out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.unavg(op, p)?)])))
+    }
+
+    /// The adjoint of `avg_windows`.
+    fn unavg(&self, op: &'static str, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &large(&p), DType::F32, op)?;
+        if out.numel() > 0 {
+            if self.numel() > 0 {
+                k::unavg(self.gpu(), &p, self.storage(), out.storage())?;
+            } else {
+                self.gpu().zero(out.storage())?;
+            }
+        }
+        Ok(out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.avg_windows(op, p)?)])))
+    }
+
+    /// Largest element of every window of `[N, H, W, C]` images. The result has `(size + 2 padding - kernel) / stride + 1`
+    /// rows and columns, rounded down; padding never wins; NaN does. On ties the gradient goes to the first element in
+    /// row-major order.
+    ///
+    /// # Errors
+    /// If these are no images, the window does not fit, or the padding is more than half the kernel.
+    pub fn max_pool2d(&self, pool: Pool2d) -> Result<Tensor> {
+        Ok(self.max_pool2d_indices(pool)?.0)
+    }
+
+    /// [`Tensor::max_pool2d`], and the pixel `y * W + x` of every largest element (U32, no gradient).
+    ///
+    /// # Errors
+    /// As [`Tensor::max_pool2d`].
+    pub fn max_pool2d_indices(&self, pool: Pool2d) -> Result<(Tensor, Tensor)> {
+        self.max_windows("max_pool2d", pool.plan("max_pool2d", self)?)
+    }
+
+    /// Sum of every window of `[N, H, W, C]` images over the kernel's area: padding counts as zeros.
+    ///
+    /// # Errors
+    /// As [`Tensor::max_pool2d`].
+    pub fn avg_pool2d(&self, pool: Pool2d) -> Result<Tensor> {
+        self.avg_windows("avg_pool2d", pool.plan("avg_pool2d", self)?)
+    }
+
+    /// Means of `oh x ow` windows that cover `[N, H, W, C]` images: window `o` of `n` over `size` pixels goes from
+    /// `floor(o size / n)` to `ceil((o + 1) size / n)`.
+    ///
+    /// # Errors
+    /// If these are no images, or they have no pixels.
+    pub fn adaptive_avg_pool2d(&self, oh: usize, ow: usize) -> Result<Tensor> {
+        self.avg_windows("adaptive_avg_pool2d", adaptive("adaptive_avg_pool2d", self, oh, ow)?)
+    }
+
+    /// Largest elements of the windows of [`Tensor::adaptive_avg_pool2d`].
+    ///
+    /// # Errors
+    /// If these are no images, or they have no pixels.
+    pub fn adaptive_max_pool2d(&self, oh: usize, ow: usize) -> Result<Tensor> {
+        Ok(self.max_windows("adaptive_max_pool2d", adaptive("adaptive_max_pool2d", self, oh, ow)?)?.0)
+    }
+
+    /// Mean over all pixels: `[N, H, W, C]` -> `[N, C]`.
+    ///
+    /// # Errors
+    /// If these are no images, or they have no pixels.
+    pub fn global_avg_pool(&self) -> Result<Tensor> {
+        let [n, h, w, c] = images("global_avg_pool", self)?;
+        if h * w == 0 {
+            return Err(Error::shape("global_avg_pool", format!("images of {:?} have no pixels", self.shape())));
+        }
+        self.sum_to(&[n, 1, 1, c])?.reshape(&[n, c])?.mul_scalar(1.0 / (h * w) as f32)
+    }
+}
