@@ -13,7 +13,7 @@ pub mod optim;
 pub mod rng;
 
 pub use error::{Error, Result};
-pub use ops::{Conv2d, FftNorm, LifOptions, Reset, Surrogate, augment};
+pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment};
 pub use shadegrad_kernels as kernels;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
 pub use tensor::{DType, MAX_RANK, Tensor};

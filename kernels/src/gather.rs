@@ -20,9 +20,8 @@ pub fn gather(
 ) -> Result<()> {
     let n: usize = shape.iter().product();
     let (xs, ys) = (strides(xshape), strides(shape));
-    let dims: Vec<Dim> = (0..shape.len())
-        .map(|d| Dim { len: shape[d], from: if d == axis { 0 } else { xs[d] }, to: ys[d] })
-        .collect();
+    let dims: Vec<Dim> =
+        (0..shape.len()).map(|d| Dim { len: shape[d], from: if d == axis { 0 } else { xs[d] }, to: ys[d] }).collect();
     let dims = collapse(&dims);
     let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
     let [dims0, dims1] = reversed(dims.iter().map(|d| d.len as isize), 1);
@@ -46,13 +45,7 @@ pub fn gather(
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
-pub fn rows(
-    gpu: &Gpu,
-    x: &Storage,
-    index: &Storage,
-    y: &Storage,
-    [outer, rows, len, inner]: [usize; 4],
-) -> Result<()> {
+pub fn rows(gpu: &Gpu, x: &Storage, index: &Storage, y: &Storage, [outer, rows, len, inner]: [usize; 4]) -> Result<()> {
     let (kernel, inner) = if inner % 4 == 0 { (&k::ROWS_4, inner / 4) } else { (&k::ROWS_1, inner) };
     let n = outer * len * inner;
     let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
@@ -64,13 +57,7 @@ pub fn rows(
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
-pub fn byte_rows(
-    gpu: &Gpu,
-    x: &Storage,
-    index: &Storage,
-    y: &Storage,
-    [count, len, row]: [usize; 3],
-) -> Result<()> {
+pub fn byte_rows(gpu: &Gpu, x: &Storage, index: &Storage, y: &Storage, [count, len, row]: [usize; 3]) -> Result<()> {
     if row % 4 == 0 {
         return rows(gpu, x, index, y, [1, count, len, row / 4]);
     }
@@ -138,10 +125,8 @@ pub fn scatter_add(
     axis: usize,
 ) -> Result<()> {
     let (ss, ys) = (strides(shape), strides(yshape));
-    let dims: Vec<Dim> = (0..shape.len())
-        .filter(|&d| d != axis)
-        .map(|d| Dim { len: shape[d], from: ss[d], to: ys[d] })
-        .collect();
+    let dims: Vec<Dim> =
+        (0..shape.len()).filter(|&d| d != axis).map(|d| Dim { len: shape[d], from: ss[d], to: ys[d] }).collect();
     let dims = collapse(&dims);
     let fibres: usize = dims.iter().map(|d| d.len).product();
     let total: usize = yshape.iter().product();

@@ -1,7 +1,7 @@
 //! Pooling of NHWC images, and its adjoints in gather form.
 
-use shadegrad_shaders::pool as k;
 use shadegrad_shaders::Kernel;
+use shadegrad_shaders::pool as k;
 use shadegrad_shaders::pool::PoolParams;
 
 use crate::memory::Storage;

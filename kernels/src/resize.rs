@@ -1,7 +1,7 @@
 //! Images at other sizes and samples at other positions, NHWC, and the adjoints.
 
-use shadegrad_shaders::resize as k;
 use shadegrad_shaders::Kernel;
+use shadegrad_shaders::resize as k;
 use shadegrad_shaders::resize::{ResizeParams, SampleParams};
 
 use crate::memory::Storage;
@@ -44,7 +44,14 @@ impl Resize {
         }
     }
 
-    fn run(&self, gpu: &Gpu, table: [[&Kernel<ResizeParams, 1, 1>; 2]; 2], size: [usize; 2], x: &Storage, y: &Storage) -> Result<()> {
+    fn run(
+        &self,
+        gpu: &Gpu,
+        table: [[&Kernel<ResizeParams, 1, 1>; 2]; 2],
+        size: [usize; 2],
+        x: &Storage,
+        y: &Storage,
+    ) -> Result<()> {
         let by4 = self.c % 4 == 0;
         let c = if by4 { self.c / 4 } else { self.c };
         let n = self.n * size[0] * size[1] * c;

@@ -188,7 +188,10 @@ impl Tensor {
     /// If the table has not two dimensions, or the index is not `U32`.
     pub fn embedding(&self, index: &Tensor) -> Result<Tensor> {
         let &[_, d] = self.shape() else {
-            return Err(Error::shape("embedding", format!("a table of {:?}; it needs two dimensions [rows, d]", self.shape())));
+            return Err(Error::shape(
+                "embedding",
+                format!("a table of {:?}; it needs two dimensions [rows, d]", self.shape()),
+            ));
         };
         index.want("embedding", DType::U32)?;
         let mut shape = index.shape().to_vec();

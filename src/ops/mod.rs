@@ -22,4 +22,6 @@ mod spiking;
 
 pub use conv::Conv2d;
 pub use fft::FftNorm;
+pub use pool::Pool2d;
+pub use resize::Outside;
 pub use spiking::{LifOptions, Reset, Surrogate};

@@ -59,15 +59,18 @@ impl Pool2d {
 /// The four lengths of images.
 pub(super) fn images(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
     x.want(op, DType::F32)?;
-    x.shape()
-        .try_into()
-        .map_err(|_| Error::shape(op, format!("{:?} are no images; they must be [n, height, width, channels]", x.shape())))
+    x.shape().try_into().map_err(|_| {
+        Error::shape(op, format!("{:?} are no images; they must be [n, height, width, channels]", x.shape()))
+    })
 }
 
 fn adaptive(op: &'static str, x: &Tensor, oh: usize, ow: usize) -> Result<Pool> {
     let [n, h, w, c] = images(op, x)?;
     if (h == 0 || w == 0) && oh * ow > 0 {
-        return Err(Error::shape(op, format!("{oh} x {ow} windows over images of {:?}, which have no pixels", x.shape())));
+        return Err(Error::shape(
+            op,
+            format!("{oh} x {ow} windows over images of {:?}, which have no pixels", x.shape()),
+        ));
     }
     // The windows' ends are computed as `window * size` in 32 bits.
     if (h + 1).max(w + 1).saturating_mul((oh + 1).max(ow + 1)) > u32::MAX as usize {
@@ -92,13 +95,13 @@ impl Tensor {
             k::max(self.gpu(), &p, self.storage(), out.storage(), arg.storage())?;
         }
         let at = arg.clone();
-        let out = out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.unpool(&at, p)?)]));
+        let out = out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.unpool(op, &at, p)?)]));
         Ok((out, arg.record_cut(op, &[self])))
     }
 
     /// Puts every element at the pixel `arg` of its image, adding those that meet.
-    fn unpool(&self, arg: &Tensor, p: Pool) -> Result<Tensor> {
-        let out = Tensor::empty(self.gpu(), &large(&p), DType::F32, "unpool")?;
+    fn unpool(&self, op: &'static str, arg: &Tensor, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &large(&p), DType::F32, op)?;
         if out.numel() > 0 {
             if self.numel() > 0 {
                 k::unmax(self.gpu(), &p, self.storage(), arg.storage(), out.storage())?;
@@ -107,17 +110,17 @@ impl Tensor {
             }
         }
         let at = arg.clone();
-        Ok(out.record("unpool", &[self], move |_, grad| Ok(vec![Some(grad.pick_pooled(&at, p)?)])))
+        Ok(out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.pick_pooled(op, &at, p)?)])))
     }
 
     /// The elements at the pixels `arg`.
-    fn pick_pooled(&self, arg: &Tensor, p: Pool) -> Result<Tensor> {
-        let out = Tensor::empty(self.gpu(), &small(&p), DType::F32, "pick_pooled")?;
+    fn pick_pooled(&self, op: &'static str, arg: &Tensor, p: Pool) -> Result<Tensor> {
+        let out = Tensor::empty(self.gpu(), &small(&p), DType::F32, op)?;
         if out.numel() > 0 {
             k::pick(self.gpu(), &p, self.storage(), arg.storage(), out.storage())?;
         }
         let at = arg.clone();
-        Ok(out.record("pick_pooled", &[self], move |_, grad| Ok(vec![Some(grad.unpool(&at, p)?)])))
+        Ok(out.record(op, &[self], move |_, grad| Ok(vec![Some(grad.unpool(op, &at, p)?)])))
     }
 
     fn avg_windows(&self, op: &'static str, p: Pool) -> Result<Tensor> {
@@ -189,10 +192,10 @@ impl Tensor {
     /// # Errors
     /// If these are no images, or they have no pixels.
     pub fn global_avg_pool(&self) -> Result<Tensor> {
-        let [n, h, w, c] = images("global_avg_pool", self)?;
+        let [_, h, w, _] = images("global_avg_pool", self)?;
         if h * w == 0 {
             return Err(Error::shape("global_avg_pool", format!("images of {:?} have no pixels", self.shape())));
         }
-        self.sum_to(&[n, 1, 1, c])?.reshape(&[n, c])?.mul_scalar(1.0 / (h * w) as f32)
+        self.mean(&[1, 2], false)
     }
 }

@@ -24,7 +24,10 @@ impl Tensor {
         }
         // Positions are whole numbers up to 2 * size * outputs, in 31 bits.
         if [(h, oh), (w, ow)].iter().any(|&(size, out)| 4 * (size + 1).saturating_mul(out + 1) > i32::MAX as usize) {
-            return Err(Error::shape(op, format!("from {:?} to {oh} x {ow} is too large; go in two steps", self.shape())));
+            return Err(Error::shape(
+                op,
+                format!("from {:?} to {oh} x {ow} is too large; go in two steps", self.shape()),
+            ));
         }
         self.resample(op, Resize { n, size: [h, w], c, out: [oh, ow], mode })
     }
@@ -106,10 +109,7 @@ impl Tensor {
         let (x, grid) = (self.clone(), grid.clone());
         Ok(out.record(OP, &[&x.clone(), &grid.clone()], move |ctx, dy| {
             if dy.numel() == 0 || x.numel() == 0 {
-                return Ok(vec![
-                    Some(Tensor::zeros(x.gpu(), x.shape())?),
-                    Some(Tensor::zeros(x.gpu(), grid.shape())?),
-                ]);
+                return Ok(vec![Some(Tensor::zeros(x.gpu(), x.shape())?), Some(Tensor::zeros(x.gpu(), grid.shape())?)]);
             }
             if ctx.create_graph() {
                 let (dx, dgrid) = sample_grads(&x, &grid, dy, &s)?;
@@ -143,7 +143,8 @@ fn sample_grads(x: &Tensor, grid: &Tensor, dy: &Tensor, s: &Sample) -> Result<(T
     // Distance from the pixel up and left, and how far the position moves with the grid; columns, then rows.
     let along = |d: usize| -> Result<(Tensor, Tensor)> {
         let size = s.size[1 - d] as f32;
-        let mut at = grid.reshape(&[count, 2])?.narrow(1, d, 1)?.mul_scalar(0.5 * size)?.add_scalar(0.5 * (size - 1.0))?;
+        let mut at =
+            grid.reshape(&[count, 2])?.narrow(1, d, 1)?.mul_scalar(0.5 * size)?.add_scalar(0.5 * (size - 1.0))?;
         let mut slope = Tensor::full(gpu, &[count, 1], 0.5 * size)?;
         if s.border {
             let end = Tensor::scalar(gpu, size - 1.0)?;
