@@ -13,6 +13,7 @@ pub mod optim;
 pub mod rng;
 
 pub use error::{Error, Result};
+pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction};
 pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment};
 pub use shadegrad_kernels as kernels;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};

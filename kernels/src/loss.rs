@@ -1,1 +1,101 @@
-//! Under construction.
+//! Cross-entropy with its gradient, and one-hot targets.
+
+use shadegrad_shaders::Kernel;
+use shadegrad_shaders::loss as k;
+use shadegrad_shaders::loss::CeParams;
+
+use crate::memory::Storage;
+use crate::team::Team;
+use crate::{Gpu, Result};
+
+type Table = [[&'static Kernel<CeParams, 3, 2>; 5]; 2];
+
+static HARD: Table = [
+    [&k::CE_HARD_1_T1, &k::CE_HARD_1_S8, &k::CE_HARD_1_S32, &k::CE_HARD_1_W64, &k::CE_HARD_1_W256],
+    [&k::CE_HARD_4_T1, &k::CE_HARD_4_S8, &k::CE_HARD_4_S32, &k::CE_HARD_4_W64, &k::CE_HARD_4_W256],
+];
+static SOFT: Table = [
+    [&k::CE_SOFT_1_T1, &k::CE_SOFT_1_S8, &k::CE_SOFT_1_S32, &k::CE_SOFT_1_W64, &k::CE_SOFT_1_W256],
+    [&k::CE_SOFT_4_T1, &k::CE_SOFT_4_S8, &k::CE_SOFT_4_S32, &k::CE_SOFT_4_W64, &k::CE_SOFT_4_W256],
+];
+
+/// What the rows of logits should become.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// A `u32` class per row, mixed with the uniform distribution by `smoothing`.
+    Labels {
+        /// The classes.
+        labels: &'a Storage,
+        /// Share of the uniform distribution.
+        smoothing: f32,
+    },
+    /// A row of probabilities per row.
+    Probs(&'a Storage),
+}
+
+/// Target of the other classes and of the label under label smoothing.
+pub fn smoothed(smoothing: f32, classes: usize) -> (f32, f32) {
+    let low = smoothing / classes as f32;
+    (low, 1.0 - smoothing + low)
+}
+
+/// `loss[i] = scale * w_i * cross-entropy of row i`, and its gradient into `dx` if there is one to write.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn cross_entropy(
+    gpu: &Gpu,
+    x: &Storage,
+    (rows, classes): (usize, usize),
+    targets: Targets,
+    weights: Option<&Storage>,
+    scale: f32,
+    loss: &Storage,
+    dx: Option<&Storage>,
+) -> Result<()> {
+    let team = Team::pick(gpu, rows, classes);
+    let vector = classes % 4 == 0;
+    let (grid, gx) = team.grid(gpu, rows)?;
+    let (table, target, (low, high)) = match targets {
+        Targets::Labels { labels, smoothing } => (&HARD, labels, smoothed(smoothing, classes)),
+        Targets::Probs(probs) => (&SOFT, probs, (0.0, 0.0)),
+    };
+    let params = CeParams {
+        rows: rows as u32,
+        len: if vector { classes / 4 } else { classes } as u32,
+        classes: classes as u32,
+        gx,
+        low,
+        high,
+        scale,
+        weighted: weights.is_some().into(),
+        store: dx.is_some().into(),
+    };
+    // The binding must exist; without a gradient nothing is written to it.
+    let nowhere;
+    let dx = match dx {
+        Some(dx) => dx,
+        None => {
+            nowhere = gpu.alloc(16, "cross_entropy")?;
+            &nowhere
+        }
+    };
+    gpu.dispatch(team.of(table, vector), [x, target, weights.unwrap_or(x)], [loss, dx], params, grid)
+}
+
+/// `y[i][c]` = `high` where `c` is the label of row `i`, `low` elsewhere.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn targets(
+    gpu: &Gpu,
+    labels: &Storage,
+    y: &Storage,
+    (rows, classes): (usize, usize),
+    (low, high): (f32, f32),
+) -> Result<()> {
+    let n = rows * classes;
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
+    let params = k::TargetsParams { n: n as u32, classes: classes as u32, gx, low, high };
+    gpu.dispatch(&k::LOSS_TARGETS, [labels], [y], params, grid)
+}

@@ -1,1 +1,132 @@
-//! Under construction.
+//! Softmax and its logarithm along one axis, and their gradients.
+
+use shadegrad_shaders::Kernel;
+use shadegrad_shaders::softmax as k;
+use shadegrad_shaders::softmax::{SoftmaxColParams, SoftmaxRowParams};
+
+use crate::memory::Storage;
+use crate::team::Team;
+use crate::{Gpu, Result};
+
+type RowTable<const R: usize> = [[&'static Kernel<SoftmaxRowParams, R, 1>; 5]; 2];
+type ColTable<const R: usize> = [&'static Kernel<SoftmaxColParams, R, 1>; 2];
+
+static SOFT: RowTable<1> = [
+    [
+        &k::SOFTMAX_ROW_SOFT_1_T1,
+        &k::SOFTMAX_ROW_SOFT_1_S8,
+        &k::SOFTMAX_ROW_SOFT_1_S32,
+        &k::SOFTMAX_ROW_SOFT_1_W64,
+        &k::SOFTMAX_ROW_SOFT_1_W256,
+    ],
+    [
+        &k::SOFTMAX_ROW_SOFT_4_T1,
+        &k::SOFTMAX_ROW_SOFT_4_S8,
+        &k::SOFTMAX_ROW_SOFT_4_S32,
+        &k::SOFTMAX_ROW_SOFT_4_W64,
+        &k::SOFTMAX_ROW_SOFT_4_W256,
+    ],
+];
+static LOG: RowTable<1> = [
+    [
+        &k::SOFTMAX_ROW_LOG_1_T1,
+        &k::SOFTMAX_ROW_LOG_1_S8,
+        &k::SOFTMAX_ROW_LOG_1_S32,
+        &k::SOFTMAX_ROW_LOG_1_W64,
+        &k::SOFTMAX_ROW_LOG_1_W256,
+    ],
+    [
+        &k::SOFTMAX_ROW_LOG_4_T1,
+        &k::SOFTMAX_ROW_LOG_4_S8,
+        &k::SOFTMAX_ROW_LOG_4_S32,
+        &k::SOFTMAX_ROW_LOG_4_W64,
+        &k::SOFTMAX_ROW_LOG_4_W256,
+    ],
+];
+static DSOFT: RowTable<2> = [
+    [
+        &k::DSOFTMAX_ROW_SOFT_1_T1,
+        &k::DSOFTMAX_ROW_SOFT_1_S8,
+        &k::DSOFTMAX_ROW_SOFT_1_S32,
+        &k::DSOFTMAX_ROW_SOFT_1_W64,
+        &k::DSOFTMAX_ROW_SOFT_1_W256,
+    ],
+    [
+        &k::DSOFTMAX_ROW_SOFT_4_T1,
+        &k::DSOFTMAX_ROW_SOFT_4_S8,
+        &k::DSOFTMAX_ROW_SOFT_4_S32,
+        &k::DSOFTMAX_ROW_SOFT_4_W64,
+        &k::DSOFTMAX_ROW_SOFT_4_W256,
+    ],
+];
+static DLOG: RowTable<2> = [
+    [
+        &k::DSOFTMAX_ROW_LOG_1_T1,
+        &k::DSOFTMAX_ROW_LOG_1_S8,
+        &k::DSOFTMAX_ROW_LOG_1_S32,
+        &k::DSOFTMAX_ROW_LOG_1_W64,
+        &k::DSOFTMAX_ROW_LOG_1_W256,
+    ],
+    [
+        &k::DSOFTMAX_ROW_LOG_4_T1,
+        &k::DSOFTMAX_ROW_LOG_4_S8,
+        &k::DSOFTMAX_ROW_LOG_4_S32,
+        &k::DSOFTMAX_ROW_LOG_4_W64,
+        &k::DSOFTMAX_ROW_LOG_4_W256,
+    ],
+];
+static SOFT_COL: ColTable<1> = [&k::SOFTMAX_COL_SOFT_1, &k::SOFTMAX_COL_SOFT_4];
+static LOG_COL: ColTable<1> = [&k::SOFTMAX_COL_LOG_1, &k::SOFTMAX_COL_LOG_4];
+static DSOFT_COL: ColTable<2> = [&k::DSOFTMAX_COL_SOFT_1, &k::DSOFTMAX_COL_SOFT_4];
+static DLOG_COL: ColTable<2> = [&k::DSOFTMAX_COL_LOG_1, &k::DSOFTMAX_COL_LOG_4];
+
+/// `[outer][len][inner]`; the axis is the middle. No length may be zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    /// Product of the lengths before the axis.
+    pub outer: usize,
+    /// Length of the axis.
+    pub len: usize,
+    /// Product of the lengths after the axis.
+    pub inner: usize,
+}
+
+/// `y = softmax(x)`, or its logarithm if `log`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn softmax(gpu: &Gpu, log: bool, x: &Storage, y: &Storage, lanes: Lanes) -> Result<()> {
+    if log { run(gpu, &LOG, LOG_COL, [x], y, lanes) } else { run(gpu, &SOFT, SOFT_COL, [x], y, lanes) }
+}
+
+/// The gradient of [`softmax`] from its result `y` and that result's gradient `dy`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn softmax_grad(gpu: &Gpu, log: bool, y: &Storage, dy: &Storage, dx: &Storage, lanes: Lanes) -> Result<()> {
+    if log { run(gpu, &DLOG, DLOG_COL, [y, dy], dx, lanes) } else { run(gpu, &DSOFT, DSOFT_COL, [y, dy], dx, lanes) }
+}
+
+fn run<const R: usize>(
+    gpu: &Gpu,
+    row: &RowTable<R>,
+    col: ColTable<R>,
+    reads: [&Storage; R],
+    to: &Storage,
+    Lanes { outer, len, inner }: Lanes,
+) -> Result<()> {
+    if inner == 1 {
+        let team = Team::pick(gpu, outer, len);
+        let vector = len % 4 == 0;
+        let (grid, gx) = team.grid(gpu, outer)?;
+        let len = if vector { len / 4 } else { len } as u32;
+        let params = SoftmaxRowParams { rows: outer as u32, len, gx, ..Default::default() };
+        return gpu.dispatch(team.of(row, vector), reads, [to], params, grid);
+    }
+    let vector = inner % 4 == 0;
+    let inner = if vector { inner / 4 } else { inner };
+    let n = outer * inner;
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(64))?;
+    let params = SoftmaxColParams { n: n as u32, len: len as u32, inner: inner as u32, gx };
+    gpu.dispatch(col[usize::from(vector)], reads, [to], params, grid)
+}

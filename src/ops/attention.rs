@@ -1,1 +1,112 @@
-//! Under construction.
+//! Scaled dot-product attention.
+
+use shadegrad_kernels::attention as k;
+use shadegrad_kernels::softmax::{Lanes, softmax_grad};
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Options of [`Tensor::sdpa`] and [`Tensor::masked_softmax`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attention<'a> {
+    /// Added to the scaled scores; broadcasts to `[B, H, L, S]`.
+    pub bias: Option<&'a Tensor>,
+    /// 0 hides the key from the query, anything else shows it; `F32`, broadcasts to `[B, H, L, S]`. No gradient.
+    pub mask: Option<&'a Tensor>,
+    /// Query `i` sees the keys `j <= i` only, counted from the first of both.
+    pub causal: bool,
+    /// Factor of the scores; `1 / sqrt(D)` if `None` in [`Tensor::sdpa`], 1 in [`Tensor::masked_softmax`].
+    pub scale: Option<f32>,
+}
+
+/// `shape` with ones before it up to four dimensions, if it broadcasts to `scores`.
+fn spread(op: &'static str, name: &str, t: &Tensor, scores: [usize; 4]) -> Result<[usize; 4]> {
+    let shape = t.shape();
+    let mut full = [1; 4];
+    let fits = shape.len() <= 4 && {
+        full[4 - shape.len()..].copy_from_slice(shape);
+        full.iter().zip(scores).all(|(&a, b)| a == b || a == 1)
+    };
+    if fits {
+        return Ok(full);
+    }
+    Err(Error::shape(op, format!("the {name}, {shape:?}, does not broadcast to the scores {scores:?}")))
+}
+
+impl Tensor {
+    /// Attention (Vaswani et al., 2017): `softmax(scale q k^T + bias) v` for `q [B, H, L, D]`, `k [B, H, S, D]` and
+    /// `v [B, H, S, Dv]`, giving `[B, H, L, Dv]`. A query that sees no key gives zeros and gets no gradient.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn sdpa(&self, k: &Tensor, v: &Tensor, options: Attention) -> Result<Tensor> {
+        const OP: &str = "sdpa";
+        let fit = match (self.shape(), k.shape(), v.shape()) {
+            (&[b, h, _, d], &[kb, kh, s, kd], &[vb, vh, vs, _]) => [b, h, d, b, h, s] == [kb, kh, kd, vb, vh, vs],
+            _ => false,
+        };
+        if !fit {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "takes q [B, H, L, D], k [B, H, S, D], v [B, H, S, Dv]; got {:?}, {:?}, {:?}",
+                    self.shape(),
+                    k.shape(),
+                    v.shape()
+                ),
+            ));
+        }
+        let scale = options.scale.unwrap_or(1.0 / (self.dim(3).max(1) as f32).sqrt());
+        let scores = self.matmul_t(k, false, true)?;
+        scores.masked_softmax(Attention { scale: Some(scale), ..options })?.matmul(v)
+    }
+
+    /// The weights of attention from its scores `q k^T`, `[B, H, L, S]`: `softmax(scale x + bias)` over the last axis and
+    /// the visible keys, 0 elsewhere. Differentiable in the scores and the bias.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn masked_softmax(&self, options: Attention) -> Result<Tensor> {
+        const OP: &str = "masked_softmax";
+        self.want(OP, DType::F32)?;
+        let &[b, h, l, s] = self.shape() else {
+            return Err(Error::shape(OP, format!("takes scores [B, H, L, S], got {:?}", self.shape())));
+        };
+        let shape = [b, h, l, s];
+        let check = |name, t: Option<&Tensor>| -> Result<Option<[usize; 4]>> {
+            let Some(t) = t else { return Ok(None) };
+            t.want(OP, DType::F32)?;
+            self.same_gpu(OP, t)?;
+            spread(OP, name, t, shape).map(Some)
+        };
+        let (bias_shape, mask_shape) = (check("bias", options.bias)?, check("mask", options.mask)?);
+        let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, OP)?;
+        let scale = options.scale.unwrap_or(1.0);
+        if out.numel() > 0 {
+            let bias = options.bias.map(Tensor::storage).zip(bias_shape);
+            let mask = options.mask.map(Tensor::storage).zip(mask_shape);
+            k::masked_softmax(self.gpu(), self.storage(), shape, (bias, mask), options.causal, scale, out.storage())?;
+        }
+        let inputs: Vec<&Tensor> = [Some(self), options.bias].into_iter().flatten().collect();
+        let bias_shape = options.bias.map(|t| t.shape().to_vec());
+        let saved = out.detach();
+        Ok(out.record(OP, &inputs, move |ctx, grad| {
+            let dlogits = if grad.numel() == 0 {
+                grad.clone()
+            } else if ctx.create_graph() {
+                let y = ctx.output(&saved);
+                y.mul(&grad.sub(&y.mul(grad)?.sum_to(&[b, h, l, 1])?)?)?
+            } else {
+                let dx = Tensor::empty(grad.gpu(), grad.shape(), DType::F32, OP)?;
+                let lanes = Lanes { outer: b * h * l, len: s, inner: 1 };
+                softmax_grad(grad.gpu(), false, saved.storage(), grad.storage(), dx.storage(), lanes)?;
+                dx
+            };
+            let mut grads = vec![ctx.needs(0).then(|| dlogits.mul_scalar(scale)).transpose()?];
+            if let Some(shape) = &bias_shape {
+                grads.push(ctx.needs(1).then(|| dlogits.sum_to(shape)).transpose()?);
+            }
+            Ok(grads)
+        }))
+    }
+}

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod augment;
+mod composite;
 mod conv;
 mod elementwise;
 mod fft;
@@ -20,8 +21,11 @@ mod scan;
 mod softmax;
 mod spiking;
 
+pub use attention::Attention;
 pub use conv::Conv2d;
 pub use fft::FftNorm;
+pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
 pub use pool::Pool2d;
 pub use resize::Outside;
 pub use spiking::{LifOptions, Reset, Surrogate};

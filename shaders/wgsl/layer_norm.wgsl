@@ -1,0 +1,96 @@
+// Layer norm of contiguous rows, a team of invocations a row: forward and the gradient of the input. (norm_sums_*_rows
+// and norm_dparams give those of gamma and beta.)
+#import lanes
+#import team
+
+#kernel layer_norm_$V_$MODE : V in 1 4, MODE in t1 s8 s32 w64 w256
+#kernel dlayer_norm_$V_$MODE : V in 1 4, MODE in t1 s8 s32 w64 w256
+
+// len counts elements of V floats. affine: bit 0 gamma, bit 1 beta are given.
+struct LayerParams { rows: u32, len: u32, gx: u32, affine: u32, eps: f32 }
+var<immediate> p: LayerParams;
+
+#if KERNEL == layer_norm
+@group(0) @binding(0) var<storage, read> x: array<$T>;
+@group(0) @binding(1) var<storage, read> gamma: array<$T>;
+@group(0) @binding(2) var<storage, read> beta: array<$T>;
+@group(0) @binding(3) var<storage, read_write> y: array<$T>;
+@group(0) @binding(4) var<storage, read_write> stat: array<vec2<f32>>;
+
+@compute @workgroup_size(${TEAM * TEAMS})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = (wid.y * p.gx + wid.x) * ${TEAMS}u + lid / ${TEAM}u;
+    let lane = lid % ${TEAM}u;
+    let base = min(row, p.rows - 1u) * p.len;
+    // The mean as an offset from the row's first element: a large common offset costs no digits.
+#if V == 4
+    let pivot = x[base].x;
+#else
+    let pivot = x[base];
+#endif
+    var s = $T(0.0);
+    for (var c = lane; c < p.len; c += ${TEAM}u) {
+        s += x[base + c] - $T(pivot);
+    }
+    let n = f32(p.len * ${V}u);
+    let mean = pivot + team_sum(hsum(s), lid) / n;
+    s = $T(0.0);
+    for (var c = lane; c < p.len; c += ${TEAM}u) {
+        let d = x[base + c] - $T(mean);
+        s += d * d;
+    }
+    let r = inverseSqrt(team_sum(hsum(s), lid) / n + p.eps);
+    if (row < p.rows) {
+        if (lane == 0u) {
+            stat[row] = vec2<f32>(mean, r);
+        }
+        for (var c = lane; c < p.len; c += ${TEAM}u) {
+            var v = (x[base + c] - $T(mean)) * r;
+            if ((p.affine & 1u) != 0u) {
+                v *= gamma[c];
+            }
+            if ((p.affine & 2u) != 0u) {
+                v += beta[c];
+            }
+            y[base + c] = v;
+        }
+    }
+}
+#else
+@group(0) @binding(0) var<storage, read> x: array<$T>;
+@group(0) @binding(1) var<storage, read> dy: array<$T>;
+@group(0) @binding(2) var<storage, read> gamma: array<$T>;
+@group(0) @binding(3) var<storage, read> stat: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> dx: array<$T>;
+
+fn slope(i: u32, c: u32) -> $T {
+    if ((p.affine & 1u) != 0u) {
+        return dy[i] * gamma[c];
+    }
+    return dy[i];
+}
+
+@compute @workgroup_size(${TEAM * TEAMS})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = (wid.y * p.gx + wid.x) * ${TEAMS}u + lid / ${TEAM}u;
+    let lane = lid % ${TEAM}u;
+    let at = min(row, p.rows - 1u);
+    let base = at * p.len;
+    let mean = stat[at].x;
+    let r = stat[at].y;
+    var s = $T(0.0);
+    var t = $T(0.0);
+    for (var c = lane; c < p.len; c += ${TEAM}u) {
+        let g = slope(base + c, c);
+        s += g;
+        t += g * (x[base + c] - $T(mean));
+    }
+    let sums = team_sum2(vec2<f32>(hsum(s), hsum(t)), lid) / f32(p.len * ${V}u);
+    if (row < p.rows) {
+        for (var c = lane; c < p.len; c += ${TEAM}u) {
+            let d = x[base + c] - $T(mean);
+            dx[base + c] = r * ((slope(base + c, c) - $T(sums.x)) - d * (r * r * sums.y));
+        }
+    }
+}
+#endif
