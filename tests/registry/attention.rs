@@ -12,7 +12,7 @@ fn mask(shape: [usize; 4]) -> Input {
         let hidden_row = l > 1 && (i / s) % l == l - 1;
         if hidden_row || (i * 7919 + 3) % 10 < 3 { 0.0 } else { 1.0 }
     };
-    fixed((0..b * h * l * s).map(at).collect(), &shape)
+    fixed(&(0..b * h * l * s).map(at).collect::<Vec<_>>(), &shape)
 }
 
 /// One case of attention: batch, heads, queries, keys, depth of keys and of values; shapes of bias and mask.

@@ -100,7 +100,7 @@ pub fn cases() -> Vec<Case> {
         // |x - 0| stays away from delta = 0.5 and from the kink of the second derivative there.
         all.push(Case::new(
             format!("huber_loss/{name}"),
-            vec![fixed(vec![-2.0, -0.7, -0.4, -0.1, 0.2, 0.45, 0.6, 1.5], &[2, 4]), fixed(vec![0.0; 8], &[2, 4])],
+            vec![fixed(&[-2.0, -0.7, -0.4, -0.1, 0.2, 0.45, 0.6, 1.5], &[2, 4]), fixed(&[0.0; 8], &[2, 4])],
             move |t| t[0].huber_loss(&t[1], 0.5, reduction),
             move |a| {
                 let loss =
@@ -112,7 +112,7 @@ pub fn cases() -> Vec<Case> {
     all.push(
         Case::new(
             "kl_div/zero_targets",
-            vec![range(&[2, 2], -4.0, -0.1), fixed(vec![0.0, 1.0, 0.5, 0.5], &[2, 2])],
+            vec![range(&[2, 2], -4.0, -0.1), fixed(&[0.0, 1.0, 0.5, 0.5], &[2, 2])],
             |t| t[0].kl_div(&t[1], Reduction::None),
             |a| {
                 ndarray::Zip::from(&a[0]).and(&a[1]).map_collect(|&x, &t| if t == 0.0 { 0.0 } else { t * (t.ln() - x) })

@@ -69,7 +69,7 @@ pub fn cases() -> Vec<Case> {
     all.push(
         Case::new(
             "softmax/large",
-            vec![fixed(vec![1e4, 1e4 + 1.0, -1e4, 3e38, 3e38, -3e38], &[2, 3])],
+            vec![fixed(&[1e4, 1e4 + 1.0, -1e4, 3e38, 3e38, -3e38], &[2, 3])],
             |t| t[0].softmax(1),
             |a| o::softmax(&a[0], 1),
         )
@@ -78,7 +78,7 @@ pub fn cases() -> Vec<Case> {
     all.push(
         Case::new(
             "softmax/all_hidden",
-            vec![fixed(vec![f32::NEG_INFINITY; 6], &[2, 3])],
+            vec![fixed(&[f64::NEG_INFINITY; 6], &[2, 3])],
             |t| t[0].softmax(1),
             |a| a[0].mapv(|_| 1.0 / 3.0),
         )
@@ -87,7 +87,7 @@ pub fn cases() -> Vec<Case> {
     all.push(
         Case::new(
             "log_softmax/one_certain",
-            vec![fixed(vec![0.0, -60.0, -70.0, -80.0], &[1, 4])],
+            vec![fixed(&[0.0, -60.0, -70.0, -80.0], &[1, 4])],
             |t| t[0].log_softmax(1),
             |a| o::log_softmax(&a[0], 1),
         )
