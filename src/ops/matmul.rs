@@ -196,7 +196,7 @@ impl Tensor {
         Ok(y.record(OP, &inputs, move |ctx, grad| {
             let g = grad.rows()?;
             let mut grads = vec![
-                ctx.needs(0).then(|| g.matmul_t(&w, false, false)?.view(x.shape())).transpose()?,
+                ctx.needs(0).then(|| g.matmul_t(&w, false, false)?.reshape(x.shape())).transpose()?,
                 ctx.needs(1).then(|| g.matmul_t(&x.rows()?, true, false)).transpose()?,
             ];
             if has_bias {
@@ -209,14 +209,7 @@ impl Tensor {
     /// All but the last dimension as one.
     fn rows(&self) -> Result<Tensor> {
         let cols = self.shape().last().copied().unwrap_or(1);
-        self.view(&[self.shape().iter().rev().skip(1).product(), cols])
-    }
-
-    /// The same elements under another shape with as many.
-    fn view(&self, shape: &[usize]) -> Result<Tensor> {
-        let before = self.shape().to_vec();
-        let out = self.with(shape, None, None);
-        Ok(out.record("reshape", &[self], move |_, grad| Ok(vec![Some(grad.view(&before)?)])))
+        self.reshape(&[self.shape().iter().rev().skip(1).product(), cols])
     }
 }
 
