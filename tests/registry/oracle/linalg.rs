@@ -46,7 +46,7 @@ pub fn logdet_spd(a: &A) -> A {
 /// triangle of `t` (the other half is not read); op transposes if `trans`.
 pub fn solve_triangular(t: &A, b: &A, upper: bool, trans: bool) -> A {
     let n = t.shape()[t.ndim() - 1];
-    let flat = super::index::reshape(t, &[b.len() / (n * b.shape()[b.ndim() - 1]).max(1), n, n]);
+    let flat = super::index::reshape(t, &[t.len() / (n * n).max(1), n, n]);
     map_matrices(b, |batch, b| {
         let op = |i: usize, j: usize| if trans { flat[[batch, j, i]] } else { flat[[batch, i, j]] };
         let mut x = b.to_owned();
