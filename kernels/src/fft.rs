@@ -6,6 +6,7 @@
 use shadegrad_shaders::Kernel;
 use shadegrad_shaders::fft as k;
 use shadegrad_shaders::fft::{ComplexParams, FftParams};
+use shadegrad_shaders::spectral::{self, SpectralParams};
 
 use crate::memory::Storage;
 use crate::{Class, Gpu, Result};
@@ -146,4 +147,29 @@ pub fn complex_mul(gpu: &Gpu, x: &Storage, y: &Storage, z: &Storage, n: usize, r
     let sign = if conj { -1.0 } else { 1.0 };
     let params = ComplexParams { items: items as u32, gx, row: row.div_ceil(per) as u32, sign };
     gpu.dispatch(if four { &k::COMPLEX_MUL_4 } else { &k::COMPLEX_MUL_2 }, [x, y], [z], params, grid)
+}
+
+/// Whether [`spectral`] has a kernel for images of this height and width.
+pub fn has_spectral([h, w]: [usize; 2]) -> bool {
+    h == w && matches!(h, 7 | 8 | 14 | 16)
+}
+
+/// `y = irfft2(rfft2(x) w)`, or with `conj(w)`, in one kernel for the square images `[n, side, side, c]` that
+/// [`has_spectral`] names.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn spectral(gpu: &Gpu, x: &Storage, w: &Storage, y: &Storage, [n, side, c]: [usize; 3], conj: bool) -> Result<()> {
+    let kernels: [&'static Kernel<SpectralParams, 2, 1>; 2] = match side {
+        7 => [&spectral::SPECTRAL_7_1, &spectral::SPECTRAL_7_4],
+        8 => [&spectral::SPECTRAL_8_1, &spectral::SPECTRAL_8_4],
+        14 => [&spectral::SPECTRAL_14_1, &spectral::SPECTRAL_14_4],
+        _ => [&spectral::SPECTRAL_16_1, &spectral::SPECTRAL_16_4],
+    };
+    // Four planes at once only where loads are dear; a graphics card has no room for so much private memory.
+    let v = if c.is_multiple_of(4) && gpu.caps().class == Class::Software { 4 } else { 1 };
+    let items = n * c / v;
+    let (grid, gx) = gpu.grid((items as u64).div_ceil(64))?;
+    let params = SpectralParams { items: items as u32, gx, inner: (c / v) as u32, sign: if conj { -1.0 } else { 1.0 } };
+    gpu.dispatch(kernels[usize::from(v == 4)], [x, w], [y], params, grid)
 }

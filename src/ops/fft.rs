@@ -79,7 +79,33 @@ impl Tensor {
                 format!("images {:?} take a filter {want:?} (H, W/2 + 1, C, 2), got {:?}", self.shape(), w.shape()),
             ));
         }
+        w.want("spectral_filter", DType::F32)?;
+        self.same_gpu("spectral_filter", w)?;
+        if k::has_spectral([h, width]) {
+            return self.filtered(w, false);
+        }
         self.rfft2(FftNorm::Ortho)?.complex_mul(w)?.irfft2(width, FftNorm::Ortho)
+    }
+
+    /// `irfft2(rfft2(x) * w)`, or with `conj(w)`, in one kernel. The map of `x` is its own adjoint up to the conjugate:
+    /// the factors of the columns commute with the product.
+    fn filtered(&self, w: &Tensor, conj: bool) -> Result<Tensor> {
+        let [n, side, c] = [self.dim(0), self.dim(1), self.dim(3)];
+        let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, "spectral_filter")?;
+        if out.numel() > 0 {
+            k::spectral(self.gpu(), self.storage(), w.storage(), out.storage(), [n, side, c], conj)?;
+        }
+        let (x, w) = (self.clone(), w.clone());
+        Ok(out.record("spectral_filter", &[self, &w.clone()], move |ctx, grad| {
+            let dw = || {
+                // Gradient of the product of spectra, by the adjoint of the inverse transform.
+                let dy = grad.real_to_half("spectral_filter", factors(1.0 / (side * side) as f64, true))?;
+                let spectrum = x.rfft2(FftNorm::Backward)?;
+                let dw = if conj { spectrum.complex_mul_conj(&dy) } else { dy.complex_mul_conj(&spectrum) };
+                dw?.sum_to(w.shape())
+            };
+            Ok(vec![ctx.needs(0).then(|| grad.filtered(&w, !conj)).transpose()?, ctx.needs(1).then(dw).transpose()?])
+        }))
     }
 
     /// The product of complex numbers stored as pairs in a last axis of length 2. `other` has this tensor's shape or its

@@ -17,7 +17,8 @@ fn a_second_derivative_through_spikes_is_an_error_that_names_them() {
 
 #[test]
 fn constant_currents_give_the_counts_of_the_conversion_law() {
-    // Twelve steps of a quarter end on the threshold, which does not fire. With leak 1 a current a fires max(0, ceil(T a / V) - 1) times in T steps, or always if a > V.
+    // With leak 1 a current a fires max(0, ceil(T a / V) - 1) times in T steps, or always if a > V. Twelve steps of a
+    // quarter end on the threshold, which does not fire.
     let gpu = super::gpu();
     let leak = Tensor::scalar(&gpu, 1.0).unwrap();
     for (current, level, steps, count) in

@@ -1,6 +1,8 @@
 //! Fourier transforms of images, and products of spectra.
 
-use shadegrad::FftNorm;
+use ndarray::Axis;
+use shadegrad::autograd::{GradOptions, grad_with};
+use shadegrad::{FftNorm, Tensor};
 
 use crate::case::{Case, rand};
 use crate::oracle::fft::{self, FftNorm as Norm};
@@ -92,7 +94,21 @@ pub fn cases() -> Vec<Case> {
             |a| complex_mul(&a[0], &a[1], -1.0),
         ));
     }
-    for [n, h, w, c] in [[2, 4, 4, 2], [1, 3, 5, 4], [1, 7, 7, 1], [2, 14, 14, 4], [3, 8, 8, 5]] {
+    let filters = [
+        [2, 4, 4, 2],
+        [1, 3, 5, 4],
+        [1, 7, 7, 1],
+        [1, 7, 7, 4],
+        [2, 8, 8, 1],
+        [2, 8, 8, 4],
+        [3, 8, 8, 5],
+        [1, 14, 14, 1],
+        [2, 14, 14, 4],
+        [1, 16, 16, 4],
+        [1, 16, 16, 3],
+        [0, 7, 7, 2],
+    ];
+    for [n, h, w, c] in filters {
         cases.push(
             Case::new(
                 format!("fft/spectral_filter_{n}x{h}x{w}x{c}"),
@@ -103,8 +119,33 @@ pub fn cases() -> Vec<Case> {
                     fft::irfft2(&y, w, Norm::Backward)
                 },
             )
-            .grad(h * w * c <= 80),
+            .grad(n * h * w * c <= 64),
         );
+    }
+    // Gradients of larger filters by their formulas: differences of the defining sums would take minutes.
+    for [n, h, c] in [[2, 7, 5], [2, 8, 4], [2, 14, 3], [2, 14, 4], [1, 16, 4], [3, 16, 1], [2, 6, 3]] {
+        let shape = [n, h, h, c];
+        let run = move |t: &[Tensor]| {
+            let (x, w) = (t[0].leaf(), t[1].leaf());
+            let y = x.spectral_filter(&w)?;
+            let grads = grad_with(&[&y], &[&x, &w], Some(&[&t[2]]), GradOptions::default())?;
+            let flat: Vec<Tensor> =
+                grads.into_iter().flatten().map(|g| g.reshape(&[g.numel()])).collect::<shadegrad::Result<_>>()?;
+            Tensor::concat(&flat.iter().collect::<Vec<_>>(), 0)
+        };
+        let oracle = move |a: &[A]| {
+            let grad = fft::rfft2(&a[2], Norm::Backward);
+            let dx = fft::irfft2(&complex_mul(&grad, &a[1], -1.0), h, Norm::Backward);
+            // The adjoint of irfft2: columns with a mirror image count twice.
+            let mut dw = complex_mul(&grad, &fft::rfft2(&a[0], Norm::Backward), -1.0).sum_axis(Axis(0));
+            for (kx, mut column) in dw.axis_iter_mut(Axis(1)).enumerate() {
+                column *= if kx == 0 || 2 * kx == h { 1.0 } else { 2.0 } / (h * h) as f64;
+            }
+            let all: Vec<f64> = dx.iter().chain(dw.iter()).copied().collect();
+            array(&[all.len()], &all)
+        };
+        let inputs = vec![rand(&shape), rand(&[h, h / 2 + 1, c, 2]), rand(&shape)];
+        cases.push(Case::new(format!("fft/spectral_filter_gradient_{n}x{h}x{h}x{c}"), inputs, run, oracle).grad(false));
     }
     cases
 }
