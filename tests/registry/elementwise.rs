@@ -13,17 +13,13 @@ fn unary(
     engine: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     want: impl Fn(f64) -> f64 + Send + Sync + 'static,
 ) -> Case {
-    Case::new(
-        format!("elementwise/{name}"),
-        vec![input],
-        move |t| engine(&t[0]),
-        move |a| oracle::unary(&a[0], &want),
-    )
+    Case::new(format!("elementwise/{name}"), vec![input], move |t| engine(&t[0]), move |a| oracle::unary(&a[0], &want))
 }
 
 /// Magnitudes from tiny to huge, of both signs.
 fn wide() -> Input {
-    let sizes = [1e-6, 3e-5, 1e-3, 0.02, 0.24, 0.26, 0.49, 0.51, 0.99, 1.01, 2.5, 3.99, 4.01, 7.3, 14.9, 15.1, 40.0, 80.0];
+    let sizes =
+        [1e-6, 3e-5, 1e-3, 0.02, 0.24, 0.26, 0.49, 0.51, 0.99, 1.01, 2.5, 3.99, 4.01, 7.3, 14.9, 15.1, 40.0, 80.0];
     let values: Vec<f64> = sizes.iter().flat_map(|&v| [v, -v]).chain([0.0]).collect();
     fixed(&values, &[values.len()])
 }
@@ -92,7 +88,12 @@ fn unaries() -> Vec<Case> {
             unary("eq_scalar", steps(), |x| x.eq_scalar(1.5), |x| oracle::eq(x, 1.5)),
             unary("ne_scalar", steps(), |x| x.ne_scalar(1.5), |x| oracle::ne(x, 1.5)),
             unary("is_finite", odd, Tensor::is_finite, oracle::is_finite),
-            unary("is_nan", fixed(&[f64::NAN, 1.0, f64::INFINITY, 0.0, -f64::NAN], &[5]), Tensor::is_nan, oracle::is_nan),
+            unary(
+                "is_nan",
+                fixed(&[f64::NAN, 1.0, f64::INFINITY, 0.0, -f64::NAN], &[5]),
+                Tensor::is_nan,
+                oracle::is_nan,
+            ),
             unary("clamp_wide", wide(), |x| x.clamp(-1.0, 2.0), |x| x.clamp(-1.0, 2.0)),
             // Each value to its own magnitude; exp's error grows with its argument on every device.
             unary("tanh_wide", wide(), Tensor::tanh, f64::tanh).relative(),
@@ -201,7 +202,8 @@ fn selections() -> Vec<Case> {
         let n: usize = c.iter().product();
         let cond: Vec<f64> = (0..n).map(|i| [0.0, 1.0, -2.0, 0.0, 0.5][i % 5]).collect();
         let inputs = vec![fixed(&cond, c), rand(a), rand(b)];
-        let case = Case::new(format!("elementwise/select_{c:?}_{a:?}_{b:?}"), inputs, |t| t[0].select(&t[1], &t[2]), select);
+        let case =
+            Case::new(format!("elementwise/select_{c:?}_{a:?}_{b:?}"), inputs, |t| t[0].select(&t[1], &t[2]), select);
         cases.push(case.inputs_without_grad(&[0]));
     }
     cases

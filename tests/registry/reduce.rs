@@ -9,8 +9,11 @@ use crate::oracle::reduce as oracle;
 type Engine = fn(&Tensor, &[usize], bool) -> Result<Tensor>;
 type Oracle = fn(&A, &[usize], bool) -> A;
 
-const SUMS: [(&str, Engine, Oracle); 3] =
-    [("sum", Tensor::sum, oracle::sum), ("mean", Tensor::mean, oracle::mean), ("logsumexp", Tensor::logsumexp, oracle::logsumexp)];
+const SUMS: [(&str, Engine, Oracle); 3] = [
+    ("sum", Tensor::sum, oracle::sum),
+    ("mean", Tensor::mean, oracle::mean),
+    ("logsumexp", Tensor::logsumexp, oracle::logsumexp),
+];
 const EXTREMES: [(&str, Engine, Oracle); 2] = [("max", Tensor::max, oracle::max), ("min", Tensor::min, oracle::min)];
 
 fn row(name: &str, input: Input, axes: &[usize], keep: bool, engine: Engine, want: Oracle) -> Case {
@@ -101,7 +104,9 @@ pub fn cases() -> Vec<Case> {
         }
     }
     // The gradient of an extreme through several passes over values and indices.
-    for (shape, axes) in [(&[3usize, 2, 20][..], &[0usize, 2][..]), (&[90, 2], &[0]), (&[2, 90], &[1]), (&[2, 3, 2, 3], &[0, 2])] {
+    for (shape, axes) in
+        [(&[3usize, 2, 20][..], &[0usize, 2][..]), (&[90, 2], &[0]), (&[2, 90], &[1]), (&[2, 3, 2, 3], &[0, 2])]
+    {
         for (name, engine, want) in EXTREMES {
             let name = format!("{name}_passes_{shape:?}_{axes:?}");
             cases.push(row(&name, distinct(shape), axes, false, engine, want));
@@ -116,7 +121,9 @@ pub fn cases() -> Vec<Case> {
     cases.extend(arg("one", &[3, 1], 1, false, None));
     // Nothing: a sum is 0, and there is no result to choose where nothing is left.
     for (shape, axes) in [(&[0usize][..], &[0usize][..]), (&[2, 0, 3], &[1]), (&[0, 3], &[1]), (&[0, 3], &[])] {
-        cases.push(row(&format!("sum_{shape:?}_{axes:?}"), rand(shape), axes, false, Tensor::sum, oracle::sum).grad(false));
+        cases.push(
+            row(&format!("sum_{shape:?}_{axes:?}"), rand(shape), axes, false, Tensor::sum, oracle::sum).grad(false),
+        );
     }
     cases.push(row("max_[0, 3]_[1]", rand(&[0, 3]), &[1], false, Tensor::max, oracle::max).grad(false));
     cases.extend(arg("[0, 3]_1", &[0, 3], 1, false, None));
@@ -130,8 +137,14 @@ pub fn cases() -> Vec<Case> {
     let var: Oracle = |x, axes, keep| oracle::var(x, axes, 1, keep);
     // The inputs themselves carry errors of 3e-5 of their spread.
     cases.push(row("var_far", far, &[1], true, |x, axes, keep| x.var(axes, 1, keep), var).grad(false).tol(20.0));
-    let all = Case::new("reduce/sum_all", vec![rand(&[2, 3, 2])], |t| t[0].sum_all(), |a| oracle::sum(&a[0], &[0, 1, 2], false));
-    let mean = Case::new("reduce/mean_all", vec![rand(&[2, 3])], |t| t[0].mean_all(), |a| oracle::mean(&a[0], &[0, 1], false));
+    let all = Case::new(
+        "reduce/sum_all",
+        vec![rand(&[2, 3, 2])],
+        |t| t[0].sum_all(),
+        |a| oracle::sum(&a[0], &[0, 1, 2], false),
+    );
+    let mean =
+        Case::new("reduce/mean_all", vec![rand(&[2, 3])], |t| t[0].mean_all(), |a| oracle::mean(&a[0], &[0, 1], false));
     cases.extend([all, mean]);
     for (from, to) in [
         (&[2usize, 3, 4][..], &[4usize][..]),
