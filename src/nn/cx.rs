@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::autograd::{no_grad, record_checkpoint};
 use crate::error::Result;
 use crate::nn::build::glob;
-use crate::nn::{Arena, BufferId, ParamId, Params};
+use crate::nn::{Arena, BufferId, Capture, ParamId, Params};
 use crate::rng::Stream;
 use crate::tensor::Tensor;
 
@@ -42,6 +42,8 @@ pub struct Cx {
     /// Draws so far; shared, so that layers draw through `&Cx`.
     draws: Arc<AtomicU64>,
     hooks: Vec<Hook>,
+    /// Where layers leave inputs and outputs for per-sample gradients.
+    pub(crate) captured: Option<Capture>,
     /// The parameters that were asked for, while a segment is watched for them.
     used: Option<Arc<Mutex<BTreeSet<usize>>>>,
     /// A second run of a segment: what happens once (observers, running statistics) has happened.
@@ -59,6 +61,7 @@ impl Cx {
             seed: 0,
             draws: Arc::default(),
             hooks: Vec::new(),
+            captured: None,
             used: None,
             again: false,
         }
@@ -230,6 +233,7 @@ impl Cx {
         let mut second = self.at(start);
         second.again = true;
         second.used = None;
+        second.captured = None;
         // The rule must not hold the parameters as the caller's graph has them; the second run gets its own.
         second.params = self.params.detach();
         let run = move |xs: &[Tensor]| {

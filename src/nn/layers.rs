@@ -1,6 +1,7 @@
 //! Linear layers, embeddings, dropout, activations and sequences.
 
 use crate::error::Result;
+use crate::nn::per_sample::Kind;
 use crate::nn::{Cx, Init, Module, ParamId, Scope};
 use crate::tensor::Tensor;
 
@@ -94,6 +95,7 @@ impl Linear {
 impl Module for Linear {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let y = x.linear(cx.param(self.weight), self.bias.map(|b| cx.param(b)))?;
+        cx.capture(|| Ok((Kind::Linear(self.weight, self.bias), x.detach())), &y)?;
         cx.tap(&self.name, y)
     }
 }

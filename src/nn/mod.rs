@@ -20,18 +20,22 @@
 
 mod arena;
 mod build;
+mod conv;
 mod cx;
 mod flat;
 mod init;
 mod layers;
 mod params;
+mod per_sample;
 
 pub use arena::{Arena, Group, Snapshot};
 pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
+pub use conv::{Conv2d, ConvOptions, ConvTranspose2d};
 pub use cx::{Cx, Stats};
 pub use init::{Fan, Init};
 pub use layers::{Activation, DropPath, Dropout, Flatten, Identity, Linear, Mlp, Sequential};
 pub use params::Params;
+pub use per_sample::{Capture, PerSample};
 
 use crate::error::Result;
 use crate::tensor::Tensor;

@@ -1,0 +1,147 @@
+//! Convolutions over images `[N, height, width, channels]`.
+
+use crate::error::Result;
+use crate::nn::per_sample::Kind;
+use crate::nn::{Cx, Fan, Init, Module, ParamId, Scope};
+use crate::ops::Conv2d as Geometry;
+use crate::tensor::Tensor;
+
+/// What a convolution may have beside channels and kernel. As text: `ConvOptions::new(2, 1).no_bias()`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvOptions {
+    /// Stride, padding, dilation and groups.
+    pub geometry: Geometry,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// First values of the weight; `None` for PyTorch's: uniform in `+-1 / sqrt(fan_in)`.
+    pub init: Option<Init>,
+}
+
+impl Default for ConvOptions {
+    /// Stride 1, no padding, one group, a bias.
+    fn default() -> Self {
+        Self { geometry: Geometry::default(), bias: true, init: None }
+    }
+}
+
+impl ConvOptions {
+    /// Stride and padding, the same in both directions.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Self { geometry: Geometry::new(stride, padding), ..Self::default() }
+    }
+
+    /// Without a bias: before a normalisation.
+    #[must_use]
+    pub fn no_bias(self) -> Self {
+        Self { bias: false, ..self }
+    }
+
+    /// With groups of channels that do not mix.
+    #[must_use]
+    pub fn groups(self, groups: usize) -> Self {
+        Self { geometry: self.geometry.groups(groups), ..self }
+    }
+
+    /// With the same dilation in both directions.
+    #[must_use]
+    pub fn dilation(self, dilation: usize) -> Self {
+        Self { geometry: self.geometry.dilation(dilation), ..self }
+    }
+
+    /// With other first values of the weight.
+    #[must_use]
+    pub fn init(self, init: Init) -> Self {
+        Self { init: Some(init), ..self }
+    }
+
+    /// As torchvision's ResNets: normal with variance `2 / fan_out`.
+    #[must_use]
+    pub fn kaiming(self) -> Self {
+        self.init(Init::KaimingNormal(Fan::Out, std::f32::consts::SQRT_2))
+    }
+}
+
+/// Convolution: parameters `weight` `[out, kernel, kernel, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    name: String,
+    weight: ParamId,
+    bias: Option<ParamId>,
+    geometry: Geometry,
+}
+
+impl Conv2d {
+    /// A layer with a square kernel in this scope.
+    pub fn new(scope: &mut Scope<'_>, inputs: usize, outputs: usize, kernel: usize, options: ConvOptions) -> Self {
+        // Groups that do not divide the channels are an error of the first forward pass, which names the shapes.
+        let per_group = inputs / options.geometry.groups.max(1);
+        let fan_in = Init::FanIn(kernel * kernel * per_group);
+        let shape = [outputs, kernel, kernel, per_group];
+        Self {
+            name: scope.name().to_string(),
+            weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
+            geometry: options.geometry,
+        }
+    }
+
+    /// The weight.
+    pub fn weight(&self) -> ParamId {
+        self.weight
+    }
+
+    /// The bias, if there is one.
+    pub fn bias(&self) -> Option<ParamId> {
+        self.bias
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let y = x.conv2d(cx.param(self.weight), self.bias.map(|b| cx.param(b)), self.geometry)?;
+        cx.capture(|| Ok((Kind::Conv(self.weight, self.bias, self.geometry), x.detach())), &y)?;
+        cx.tap(&self.name, y)
+    }
+}
+
+/// Transposed convolution: parameters `weight` `[in, kernel, kernel, out / groups]` and `bias` `[out]`. See
+/// [`Tensor::conv_transpose2d`].
+#[derive(Clone, Debug)]
+pub struct ConvTranspose2d {
+    name: String,
+    weight: ParamId,
+    bias: Option<ParamId>,
+    geometry: Geometry,
+    output_padding: usize,
+}
+
+impl ConvTranspose2d {
+    /// A layer with a square kernel in this scope; `output_padding` rows and columns more at the end.
+    pub fn new(
+        scope: &mut Scope<'_>,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        options: ConvOptions,
+        output_padding: usize,
+    ) -> Self {
+        let per_group = outputs / options.geometry.groups.max(1);
+        // PyTorch takes the second dimension of its `[in, out / groups, kernel, kernel]` for the fan-in.
+        let fan_in = Init::FanIn(kernel * kernel * per_group);
+        let shape = [inputs, kernel, kernel, per_group];
+        Self {
+            name: scope.name().to_string(),
+            weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
+            geometry: options.geometry,
+            output_padding,
+        }
+    }
+}
+
+impl Module for ConvTranspose2d {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let (w, b) = (cx.param(self.weight), self.bias.map(|b| cx.param(b)));
+        cx.tap(&self.name, x.conv_transpose2d(w, b, self.geometry, [self.output_padding; 2])?)
+    }
+}
