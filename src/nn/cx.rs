@@ -184,6 +184,11 @@ impl Cx {
         cx
     }
 
+    /// Whether hooks or a capture look at the layers' results: then layers do not merge steps.
+    pub fn is_watched(&self) -> bool {
+        !self.hooks.is_empty() || self.captured.is_some()
+    }
+
     /// Shows the result of the layer `name` to the hooks, in the order they were added. Layers call this; models may for
     /// places of their own.
     ///

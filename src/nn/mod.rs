@@ -19,23 +19,29 @@
 //! ```
 
 mod arena;
+mod attention;
 mod build;
 mod conv;
 mod cx;
 mod flat;
 mod init;
 mod layers;
+mod norm;
 mod params;
 mod per_sample;
+mod pool;
 
 pub use arena::{Arena, Group, Snapshot};
+pub use attention::MultiHeadAttention;
 pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
 pub use conv::{Conv2d, ConvOptions, ConvTranspose2d};
 pub use cx::{Cx, Stats};
 pub use init::{Fan, Init};
 pub use layers::{Activation, DropPath, Dropout, Flatten, Identity, Linear, Mlp, Sequential};
+pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm};
 pub use params::Params;
 pub use per_sample::{Capture, PerSample};
+pub use pool::{AdaptiveAvgPool2d, AvgPool2d, Embedding, GlobalAvgPool, MaxPool2d};
 
 use crate::error::Result;
 use crate::tensor::Tensor;

@@ -1,0 +1,213 @@
+//! Normalisation layers; channels lie last.
+
+use shadegrad_kernels::norm::update_running;
+
+use crate::error::Result;
+use crate::nn::per_sample::Kind;
+use crate::nn::{BufferId, Cx, Init, Module, ParamId, Scope, Stats};
+use crate::tensor::Tensor;
+
+/// Scale and shift: parameters `weight` and `bias`, both `[channels]`.
+#[derive(Clone, Copy, Debug)]
+struct Affine(ParamId, ParamId);
+
+impl Affine {
+    fn new(scope: &mut Scope<'_>, channels: usize, scale: Init) -> Self {
+        Self(scope.param("weight", &[channels], scale), scope.param("bias", &[channels], Init::Zeros))
+    }
+
+    /// Runs a normalisation with scale and shift; `plain` is the same without, for per-sample gradients.
+    fn run(
+        affine: Option<Self>,
+        cx: &Cx,
+        with: impl FnOnce(Option<&Tensor>, Option<&Tensor>) -> Result<Tensor>,
+        plain: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let Some(Self(gamma, beta)) = affine else { return with(None, None) };
+        let y = with(Some(cx.param(gamma)), Some(cx.param(beta)))?;
+        cx.capture(|| Ok((Kind::Affine(gamma, beta), plain()?)), &y)?;
+        Ok(y)
+    }
+}
+
+/// Batch normalisation of `[.., C]`: parameters `weight` and `bias`, buffers `running_mean` and `running_var`. Where its
+/// statistics come from is for the context to say ([`Stats`]).
+#[derive(Clone, Debug)]
+pub struct BatchNorm2d {
+    name: String,
+    affine: Option<Affine>,
+    mean: BufferId,
+    var: BufferId,
+    momentum: f32,
+    eps: f32,
+}
+
+impl BatchNorm2d {
+    /// PyTorch's defaults: momentum 0.1, eps 1e-5, scale 1, shift 0.
+    pub fn new(scope: &mut Scope<'_>, channels: usize) -> Self {
+        Self::with_scale(scope, channels, Init::Ones)
+    }
+
+    /// With other first values of the scale: zeros for the last one of a residual branch.
+    pub fn with_scale(scope: &mut Scope<'_>, channels: usize, scale: Init) -> Self {
+        let affine = Some(Affine::new(scope, channels, scale));
+        Self { affine, ..Self::plain(scope, channels) }
+    }
+
+    /// Without scale and shift.
+    pub fn plain(scope: &mut Scope<'_>, channels: usize) -> Self {
+        Self {
+            name: scope.name().to_string(),
+            affine: None,
+            mean: scope.buffer("running_mean", &[channels], 0.0),
+            var: scope.buffer("running_var", &[channels], 1.0),
+            momentum: 0.1,
+            eps: 1e-5,
+        }
+    }
+
+    /// With another share of the batch in the running statistics.
+    #[must_use]
+    pub fn momentum(self, momentum: f32) -> Self {
+        Self { momentum, ..self }
+    }
+
+    /// With another addition to the variance.
+    #[must_use]
+    pub fn eps(self, eps: f32) -> Self {
+        Self { eps, ..self }
+    }
+
+    /// The scale, if there is one.
+    pub fn weight(&self) -> Option<ParamId> {
+        self.affine.map(|a| a.0)
+    }
+
+    /// The shift, if there is one.
+    pub fn bias(&self) -> Option<ParamId> {
+        self.affine.map(|a| a.1)
+    }
+
+    /// The running mean.
+    pub fn running_mean(&self) -> BufferId {
+        self.mean
+    }
+
+    /// The running variance.
+    pub fn running_var(&self) -> BufferId {
+        self.var
+    }
+
+    /// The layer and ReLU, in one kernel where nobody looks at what lies between.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn forward_relu(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        match self.affine {
+            Some(Affine(gamma, beta)) if !cx.is_watched() && cx.stats() != Stats::Running => {
+                let out = x.batch_norm_relu(Some(cx.param(gamma)), Some(cx.param(beta)), self.eps)?;
+                self.follow(cx, x, &out.mean, &out.var)?;
+                Ok(out.y)
+            }
+            _ => self.forward(cx, x)?.relu(),
+        }
+    }
+
+    /// Moves the running statistics, in training.
+    fn follow(&self, cx: &Cx, x: &Tensor, mean: &Tensor, var: &Tensor) -> Result<()> {
+        let channels = mean.numel();
+        if cx.stats() != Stats::Update || channels == 0 {
+            return Ok(());
+        }
+        let (batch, running) = ((mean.storage(), var.storage()), (cx.buffer(self.mean), cx.buffer(self.var)));
+        let running = (running.0.storage(), running.1.storage());
+        Ok(update_running(x.gpu(), batch, running, self.momentum, x.numel() / channels, channels)?)
+    }
+}
+
+impl Module for BatchNorm2d {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let y = if cx.stats() == Stats::Running {
+            let (mean, var) = (cx.buffer(self.mean), cx.buffer(self.var));
+            let by = |x: &Tensor, g: Option<&Tensor>, b: Option<&Tensor>| x.batch_norm_eval(mean, var, g, b, self.eps);
+            Affine::run(self.affine, cx, |g, b| by(x, g, b), || by(&x.detach(), None, None))?
+        } else {
+            let with = |g: Option<&Tensor>, b: Option<&Tensor>| {
+                let out = x.batch_norm(g, b, self.eps)?;
+                self.follow(cx, x, &out.mean, &out.var)?;
+                Ok(out.y)
+            };
+            Affine::run(self.affine, cx, with, || Ok(x.detach().batch_norm(None, None, self.eps)?.y))?
+        };
+        cx.tap(&self.name, y)
+    }
+}
+
+/// Layer normalisation over the last axis: parameters `weight` and `bias`.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    name: String,
+    affine: Option<Affine>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// A layer over `channels`; eps is 1e-5 in PyTorch, 1e-6 in timm's ViT.
+    pub fn new(scope: &mut Scope<'_>, channels: usize, eps: f32) -> Self {
+        Self { name: scope.name().to_string(), affine: Some(Affine::new(scope, channels, Init::Ones)), eps }
+    }
+}
+
+impl Module for LayerNorm {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let plain = || x.detach().layer_norm(None, None, self.eps);
+        cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.layer_norm(g, b, self.eps), plain)?)
+    }
+}
+
+/// Group normalisation of images `[N, .., C]`: parameters `weight` and `bias`.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    name: String,
+    affine: Option<Affine>,
+    groups: usize,
+    eps: f32,
+}
+
+impl GroupNorm {
+    /// A layer with `groups` blocks of channels and eps 1e-5.
+    pub fn new(scope: &mut Scope<'_>, groups: usize, channels: usize) -> Self {
+        let affine = Some(Affine::new(scope, channels, Init::Ones));
+        Self { name: scope.name().to_string(), affine, groups, eps: 1e-5 }
+    }
+}
+
+impl Module for GroupNorm {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let plain = || x.detach().group_norm(self.groups, None, None, self.eps);
+        cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.group_norm(self.groups, g, b, self.eps), plain)?)
+    }
+}
+
+/// Instance normalisation of images `[N, .., C]`: parameters `weight` and `bias` if `affine`.
+#[derive(Clone, Debug)]
+pub struct InstanceNorm2d {
+    name: String,
+    affine: Option<Affine>,
+    eps: f32,
+}
+
+impl InstanceNorm2d {
+    /// A layer with eps 1e-5. PyTorch's default is without scale and shift.
+    pub fn new(scope: &mut Scope<'_>, channels: usize, affine: bool) -> Self {
+        let affine = affine.then(|| Affine::new(scope, channels, Init::Ones));
+        Self { name: scope.name().to_string(), affine, eps: 1e-5 }
+    }
+}
+
+impl Module for InstanceNorm2d {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let plain = || x.detach().instance_norm(None, None, self.eps);
+        cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.instance_norm(g, b, self.eps), plain)?)
+    }
+}
