@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use shadegrad::nn::{
-    Activation, Arena, Builder, Conv2d, ConvOptions, ConvTranspose2d, Cx, Dropout, Flatten, Identity, Linear, Mlp,
-    Module, Sequential,
+    Activation, Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, ConvTranspose2d, Cx, Dropout, Embedding, Flatten,
+    GroupNorm, Identity, Init, InstanceNorm2d, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, Sequential, Stats,
 };
 use shadegrad::rng::Philox;
-use shadegrad::{Result, Tensor};
+use shadegrad::{Attention, Result, Tensor};
 
 use super::gpu;
 
@@ -60,7 +60,7 @@ fn nn_shapes_and_names() -> Result<()> {
 #[test]
 fn nn_dropout_draws_anew_and_again() -> Result<()> {
     let mut b = Builder::new();
-    b.root().param("unused", &[1], shadegrad::nn::Init::Zeros);
+    b.root().param("unused", &[1], Init::Zeros);
     let arena = Arena::new(&gpu(), &b, 0)?;
     let x = Tensor::ones(&gpu(), &[1000])?;
     let run = |cx: &Cx| Dropout(0.25).forward(cx, &x)?.to_vec();
@@ -137,10 +137,120 @@ fn nn_checkpoint_changes_nothing_but_memory() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn nn_batch_norm_follows_the_context() -> Result<()> {
+    let mut b = Builder::new();
+    let bn = BatchNorm2d::new(&mut b.root().sub("bn"), 3);
+    let arena = Arena::new(&gpu(), &b, 0)?;
+    let x = random(&[4, 2, 2, 3], 8)?.mul_scalar(2.0)?.add_scalar(1.0)?;
+    let data = x.to_vec()?;
+    let (mut mean, mut var) = ([0.0f64; 3], [0.0f64; 3]);
+    for (i, v) in data.iter().enumerate() {
+        mean[i % 3] += f64::from(*v) / 16.0;
+    }
+    for (i, v) in data.iter().enumerate() {
+        var[i % 3] += (f64::from(*v) - mean[i % 3]).powi(2) / 16.0;
+    }
+    let normal = |mean: [f64; 3], var: [f64; 3]| -> Vec<f32> {
+        let one = |(i, v): (usize, &f32)| ((f64::from(*v) - mean[i % 3]) / (var[i % 3] + 1e-5).sqrt()) as f32;
+        data.iter().enumerate().map(one).collect()
+    };
+    close(&bn.forward(&Cx::eval(&arena), &x)?.to_vec()?, &normal([0.0; 3], [1.0; 3]), 1e-5, "at first");
+    let train = Cx::train(&arena);
+    close(&bn.forward(&train.with_stats(Stats::Batch), &x)?.to_vec()?, &normal(mean, var), 1e-5, "batch");
+    close(&arena.buffers().by_name("bn.running_mean")?.to_vec()?, &[0.0; 3], 0.0, "left alone");
+    close(&bn.forward(&train, &x)?.to_vec()?, &normal(mean, var), 1e-5, "update");
+    // Momentum 0.1, the variance unbiased: 16 / 15.
+    let (running_mean, running_var) = (mean.map(|m| 0.1 * m), var.map(|v| 0.9 + 0.1 * v * 16.0 / 15.0));
+    close(&arena.buffers().by_name("bn.running_mean")?.to_vec()?, &running_mean.map(|v| v as f32), 1e-6, "mean");
+    close(&arena.buffers().by_name("bn.running_var")?.to_vec()?, &running_var.map(|v| v as f32), 1e-6, "variance");
+    close(&bn.forward(&Cx::eval(&arena), &x)?.to_vec()?, &normal(running_mean, running_var), 1e-5, "running");
+    for cx in [Cx::eval(&arena), train.with_stats(Stats::Batch)] {
+        let want = bn.forward(&cx, &x)?.relu()?.to_vec()?;
+        close(&bn.forward_relu(&cx, &x)?.to_vec()?, &want, 1e-6, "with ReLU");
+    }
+    // A recomputed segment moves the statistics once.
+    arena.reset()?;
+    let (cx, layer) = (Cx::train(&arena), bn.clone());
+    let y = cx.checkpoint(&x, move |cx, x| layer.forward(cx, x))?;
+    arena.backward(&y.mul(&random(&[4, 2, 2, 3], 9)?)?.sum_all()?)?;
+    close(&arena.buffers().by_name("bn.running_mean")?.to_vec()?, &running_mean.map(|v| v as f32), 1e-6, "once");
+    Ok(())
+}
+
+/// Heads lie as in timm: `qkv` is `[3][heads][width / heads]`, heads side by side go into `proj`.
+#[test]
+fn nn_attention_matches_f64() -> Result<()> {
+    let mut b = Builder::new();
+    let layer = MultiHeadAttention::new(&mut b.root().sub("attn"), 4, 2, true, 0.0);
+    let arena = Arena::new(&gpu(), &b, 0)?;
+    let names: Vec<&str> = arena.params().names().collect();
+    assert_eq!(names, ["attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias"]);
+    let state: Vec<_> = arena
+        .state()?
+        .into_iter()
+        .enumerate()
+        .map(|(i, (name, shape, v))| {
+            let mut v = v;
+            Philox::new(3, i as u64).fill_normal(&mut v, 0.0, 0.7);
+            (name, shape, v)
+        })
+        .collect();
+    arena.load(&state)?;
+    let x = random(&[1, 3, 4], 2)?;
+    let input: Vec<f64> = x.to_vec()?.into_iter().map(f64::from).collect();
+    let linear = |x: &[f64], w: usize| -> Vec<f64> {
+        let (w, b) = (&state[w].2, &state[w + 1].2);
+        x.chunks(4)
+            .flat_map(|x| {
+                b.iter()
+                    .enumerate()
+                    .map(move |(o, b)| f64::from(*b) + (0..4).map(|i| x[i] * f64::from(w[4 * o + i])).sum::<f64>())
+            })
+            .collect()
+    };
+    for causal in [false, true] {
+        let qkv = linear(&input, 0);
+        let at = |part: usize, token: usize, head: usize, d: usize| qkv[12 * token + 4 * part + 2 * head + d];
+        let mut mixed = vec![0.0; 12];
+        for (head, l) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
+            let seen = if causal { l + 1 } else { 3 };
+            let score =
+                |s: usize| ((0..2).map(|d| at(0, l, head, d) * at(1, s, head, d)).sum::<f64>() / 2f64.sqrt()).exp();
+            let total: f64 = (0..seen).map(score).sum();
+            for d in 0..2 {
+                mixed[4 * l + 2 * head + d] = (0..seen).map(|s| score(s) / total * at(2, s, head, d)).sum();
+            }
+        }
+        let want: Vec<f32> = linear(&mixed, 2).into_iter().map(|v| v as f32).collect();
+        let got = layer.attend(&Cx::eval(&arena), &x, Attention { causal, ..Attention::default() })?;
+        close(&got.to_vec()?, &want, 1e-5, "attention");
+    }
+    Ok(())
+}
+
+#[test]
+fn nn_embedding_gets_rows_and_gradients() -> Result<()> {
+    let mut b = Builder::new();
+    let table = Embedding::new(&mut b.root().sub("e"), 5, 2);
+    let arena = Arena::new(&gpu(), &b, 0)?;
+    let index = Tensor::from_u32(&gpu(), &[4, 0, 4], &[3])?;
+    let y = table.forward(&Cx::train(&arena), &index)?;
+    let rows = arena.params().get(table.weight()).to_vec()?;
+    assert_eq!(y.to_vec()?, [&rows[8..10], &rows[0..2], &rows[8..10]].concat());
+    let g = gradients(&arena, &y.sum_all()?)?;
+    assert_eq!(g[..10], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+    Ok(())
+}
+
 /// A network with all kinds of layers that per-sample gradients know; the linear layer in the middle is used twice.
 struct Net {
     conv: Conv2d,
+    norm: GroupNorm,
     grouped: Conv2d,
+    instance: InstanceNorm2d,
+    batch: BatchNorm2d,
+    layer: LayerNorm,
     tied: Linear,
     head: Linear,
 }
@@ -151,6 +261,10 @@ impl Net {
         Self {
             conv: Conv2d::new(&mut root.sub("conv"), 2, 4, 3, ConvOptions::new(2, 1)),
             grouped: Conv2d::new(&mut root.sub("grouped"), 4, 6, 2, ConvOptions::new(1, 0).groups(2).dilation(2)),
+            norm: GroupNorm::new(&mut root.sub("norm"), 2, 4),
+            instance: InstanceNorm2d::new(&mut root.sub("instance"), 6, true),
+            batch: BatchNorm2d::new(&mut root.sub("batch"), 6),
+            layer: LayerNorm::new(&mut root.sub("layer"), 6, 1e-6),
             tied: Linear::new(&mut root.sub("tied"), 6, 6, true),
             head: Linear::new(&mut root.sub("head"), 3 * 2 * 6, 3, false),
         }
@@ -159,8 +273,9 @@ impl Net {
 
 impl Module for Net {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv.forward(cx, x)?.tanh()?;
-        let mut h = self.grouped.forward(cx, &h)?.tanh()?;
+        let h = self.norm.forward(cx, &self.conv.forward(cx, x)?)?.tanh()?;
+        let h = self.instance.forward(cx, &self.grouped.forward(cx, &h)?)?;
+        let mut h = self.layer.forward(cx, &self.batch.forward(cx, &h)?.tanh()?)?;
         for _ in 0..2 {
             h = self.tied.forward(cx, &h)?.tanh()?;
         }
@@ -180,7 +295,8 @@ fn nn_per_sample_equals_the_loop() -> Result<()> {
             arena.freeze("tied.weight")?;
         }
         let x = random(&[N, 10, 8, 2], 3)?;
-        let loss = |cx: &Cx, x: &Tensor| net.forward(cx, x)?.square()?.sum_all();
+        // Samples are apart only where batch normalisation takes running statistics.
+        let loss = |cx: &Cx, x: &Tensor| net.forward(&cx.with_stats(Stats::Running), x)?.square()?.sum_all();
         let mut singles = Vec::new();
         for n in 0..N {
             singles.push(gradients(&arena, &loss(&Cx::train(&arena), &x.slice(0, n, n + 1, 1)?)?)?);
@@ -188,7 +304,7 @@ fn nn_per_sample_equals_the_loop() -> Result<()> {
         let (cx, capture) = Cx::train(&arena).capturing();
         let per_sample = capture.backward(&loss(&cx, &x)?, arena.params(), N)?;
         let all = per_sample.gradients()?;
-        assert_eq!(all.len(), if frozen { 5 } else { 7 });
+        assert_eq!(all.len(), if frozen { 13 } else { 15 });
         for (id, g) in &all {
             let e = &arena.table().entries()[id.index()];
             assert_eq!(g.shape()[1..], e.shape);
