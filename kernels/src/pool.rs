@@ -34,7 +34,7 @@ pub struct Pool {
 impl Pool {
     /// Channels an invocation, as index into kernel tables: 0 for one, 1 for four.
     fn unit(&self) -> usize {
-        usize::from(self.c % 4 == 0)
+        usize::from(self.c.is_multiple_of(4))
     }
 
     /// Whether the windows tile the image exactly.

@@ -52,7 +52,7 @@ impl Resize {
         x: &Storage,
         y: &Storage,
     ) -> Result<()> {
-        let by4 = self.c % 4 == 0;
+        let by4 = self.c.is_multiple_of(4);
         let c = if by4 { self.c / 4 } else { self.c };
         let n = self.n * size[0] * size[1] * c;
         let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
@@ -111,7 +111,7 @@ pub struct Sample {
 impl Sample {
     /// Grid and parameters for `count` invocations (times the channels, if `channels`), and the kernel's index.
     fn plan(&self, gpu: &Gpu, count: usize, channels: bool) -> Result<([u32; 3], SampleParams, usize)> {
-        let by4 = self.c % 4 == 0;
+        let by4 = self.c.is_multiple_of(4);
         let c = if by4 { self.c / 4 } else { self.c };
         let n = if channels { count * c } else { count };
         let (grid, gx) = gpu.grid((n as u64).div_ceil(64))?;
@@ -156,7 +156,7 @@ pub fn sample_grid(gpu: &Gpu, s: &Sample, x: &Storage, grid: &Storage, dy: &Stor
 pub fn sample_x(gpu: &Gpu, s: &Sample, grid: &Storage, dy: &Storage, dx: &Storage) -> Result<()> {
     gpu.zero(dx)?;
     let pixels = s.size[0] * s.size[1];
-    let fibres = s.n * if s.c % 4 == 0 { s.c / 4 } else { s.c };
+    let fibres = s.n * if s.c.is_multiple_of(4) { s.c / 4 } else { s.c };
     // Invocations that keep the device busy, and the most ranges that may read the same positions.
     let (wanted, most) = match gpu.caps().class {
         Class::Software => (64, 8),

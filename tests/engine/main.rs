@@ -7,6 +7,7 @@ mod memory;
 mod nn;
 mod optim;
 mod params;
+mod shapes;
 mod spiking;
 mod ten_losses;
 mod weights_formula;
