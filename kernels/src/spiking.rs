@@ -47,6 +47,23 @@ const GROUP: u64 = 64;
 /// Steps whose membranes a backward kernel keeps in registers.
 const REGISTER_STEPS: usize = 16;
 
+/// Backward kernels that start from no membrane.
+type Without = &'static Kernel<LifParams, 4, 2>;
+
+/// Those made for a number of steps, by surrogate.
+fn unrolled(steps: usize) -> Option<[Without; 3]> {
+    Some(match steps {
+        1 => [&k::LIF_UNROLLED_1_LINEAR, &k::LIF_UNROLLED_1_ATAN, &k::LIF_UNROLLED_1_SIGMOID],
+        2 => [&k::LIF_UNROLLED_2_LINEAR, &k::LIF_UNROLLED_2_ATAN, &k::LIF_UNROLLED_2_SIGMOID],
+        3 => [&k::LIF_UNROLLED_3_LINEAR, &k::LIF_UNROLLED_3_ATAN, &k::LIF_UNROLLED_3_SIGMOID],
+        4 => [&k::LIF_UNROLLED_4_LINEAR, &k::LIF_UNROLLED_4_ATAN, &k::LIF_UNROLLED_4_SIGMOID],
+        5 => [&k::LIF_UNROLLED_5_LINEAR, &k::LIF_UNROLLED_5_ATAN, &k::LIF_UNROLLED_5_SIGMOID],
+        6 => [&k::LIF_UNROLLED_6_LINEAR, &k::LIF_UNROLLED_6_ATAN, &k::LIF_UNROLLED_6_SIGMOID],
+        8 => [&k::LIF_UNROLLED_8_LINEAR, &k::LIF_UNROLLED_8_ATAN, &k::LIF_UNROLLED_8_SIGMOID],
+        _ => return None,
+    })
+}
+
 impl Lif {
     /// Neurons of one invocation: rows of steps stay aligned to four only if their length is a multiple of four.
     fn width(&self) -> usize {
@@ -116,7 +133,6 @@ pub fn backward(
     [dthreshold, dleak]: [&Storage; 2],
 ) -> Result<()> {
     type With = &'static Kernel<LifParams, 5, 3>;
-    type Without = &'static Kernel<LifParams, 4, 2>;
     let (grid, gx) = lif.grid(gpu)?;
     let params = lif.params(gx);
     // The last row of a folded grid may be longer than needed, and writes too.
@@ -157,7 +173,10 @@ pub fn backward(
                     [&k::LIF_BACKWARD_0_1_1_LINEAR, &k::LIF_BACKWARD_0_1_1_ATAN, &k::LIF_BACKWARD_0_1_1_SIGMOID],
                 ]
             };
-            let kernel = kernels[registers][surrogate];
+            let kernel = match unrolled(lif.steps).filter(|_| four) {
+                Some(made) => made[surrogate],
+                None => kernels[registers][surrogate],
+            };
             gpu.dispatch(kernel, [x, threshold, leak, dy], [dx, &partial], params, grid)?;
         }
     }

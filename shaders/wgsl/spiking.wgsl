@@ -5,12 +5,14 @@
 // lif_backward_M_V_P_S  gradients with the derivative of a spike replaced by the surrogate S of z. Nothing is kept from the
 //                       forward pass: u is computed again, into registers (P = 1, up to 16 steps) or into what becomes
 //                       the gradient (P = 0). Gradients of threshold and leak: one partial sum a workgroup.
+// lif_unrolled_N_S      the same for exactly N steps, V = 4, M = 0, everything in registers
 // lif_sum               adds the partial sums
 #define GROUP 64
 #define STEPS 16
 
 #kernel lif_forward_$M_$V : M in 0 1, V in 1 4
 #kernel lif_backward_$M_$V_$P_$S : M in 0 1, V in 1 4, P in 0 1, S in linear atan sigmoid
+#kernel lif_unrolled_$N_$S : N in 1 2 3 4 5 6 8, S in linear atan sigmoid, M=0, V=4
 #kernel lif_sum
 
 #if KERNEL != lif_sum
@@ -34,7 +36,7 @@ var<immediate> p: LifParams;
 @group(0) @binding(2) var<storage, read> leak: array<f32>;
 #endif
 
-#if KERNEL == lif_forward || KERNEL == lif_backward
+#if KERNEL != lif_sum
 // 1 where the neuron fires.
 fn fires(u: T, level: f32) -> T {
   return select(T(0.0), T(1.0), u / level - T(1.0) > T(0.0));
@@ -77,7 +79,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 }
 #endif
 
-#if KERNEL == lif_backward
+#if KERNEL == lif_backward || KERNEL == lif_unrolled
 #if M == 1
 @group(0) @binding(3) var<storage, read> start: array<T>;
 @group(0) @binding(4) var<storage, read> dy: array<T>;
@@ -121,6 +123,29 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   var dlevel = T(0.0);
   var dkeep = T(0.0);
   if (i < p.items) {
+#if KERNEL == lif_unrolled
+    let m0 = T(0.0);
+#for t in 0..N
+    let u$t = keep * m$t + x[${t}u * p.items + i];
+    let z$t = u$t / level - T(1.0);
+    let o$t = select(T(0.0), T(1.0), z$t > T(0.0));
+    let m${t + 1} = reset(u$t, o$t, level);
+#endfor
+    var dm = T(0.0);
+#for back in 0..N
+#define t ${N - 1 - back}
+    {
+      let reset_slope = select(T(-level), -u$t, p.hard == 1u);
+      let own = dy[${t}u * p.items + i] + select(T(0.0), dm * reset_slope, p.through == 1u);
+      let dspike = own * surrogate(z$t) / level;
+      let du = dspike + select(dm, dm * (T(1.0) - o$t), p.hard == 1u);
+      dx[${t}u * p.items + i] = du;
+      dkeep += du * m$t;
+      dlevel -= dspike * u$t / level + select(dm * o$t, T(0.0), p.hard == 1u);
+      dm = keep * du;
+    }
+#endfor
+#else
 #if M == 1
     let first = start[i];
 #else
@@ -176,6 +201,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
       dm = keep * du;
       u = before;
     }
+#endif
 #if M == 1
     dstart[i] = dm;
 #endif

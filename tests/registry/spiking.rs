@@ -119,6 +119,13 @@ pub fn cases() -> Vec<Case> {
         &[1, 4],
         &[3, 7],
         &[4, 2, 3, 4],
+        &[1, 8],
+        &[2, 12],
+        &[3, 4],
+        &[4, 260],
+        &[5, 2, 4],
+        &[6, 4],
+        &[8, 8],
         &[16, 5],
         &[17, 8],
         &[2, 0],
@@ -163,7 +170,8 @@ pub fn cases() -> Vec<Case> {
     for surrogate in surrogates {
         for reset in [Reset::Subtract, Reset::Zero] {
             for detach_reset in [true, false] {
-                for (shape, membrane) in [(&[6, 9][..], false), (&[5, 2, 4], true), (&[19, 4], true), (&[18, 3], false)]
+                for (shape, membrane) in
+                    [(&[6, 9][..], false), (&[5, 8], false), (&[5, 2, 4], true), (&[19, 4], true), (&[18, 3], false)]
                 {
                     cases.push(gradient_case(
                         format!("spiking/lif_gradient_{surrogate:?}_{reset:?}_{detach_reset}_{shape:?}"),
