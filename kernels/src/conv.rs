@@ -75,13 +75,21 @@ impl Conv {
 enum Dense {
     /// Weights broadcast within subgroups of eight, for processors.
     Broadcast,
+    /// Tiles in workgroup memory, for graphics cards.
+    Tiled,
     /// No subgroups, no workgroup memory.
     Portable,
 }
 
+/// Workgroup memory of the largest tile.
+const TILE_BYTES: u32 = 2 * 16 * (128 + 64) * 4;
+/// Workgroups below which a large graphics card has idle processors.
+const FILL: usize = 264;
+
 fn dense(gpu: &Gpu) -> Dense {
     match (gpu.caps().class, gpu.caps().subgroup) {
         (Class::Software, Some(8)) => Dense::Broadcast,
+        (Class::Discrete, _) if gpu.caps().workgroup_bytes >= TILE_BYTES => Dense::Tiled,
         _ => Dense::Portable,
     }
 }
@@ -153,18 +161,22 @@ fn gather(
     let padded = side.channels.next_multiple_of(4);
     let whole = if padded == side.channels { y.clone() } else { gpu.alloc(4 * (rows * padded) as u64, "conv")? };
     let forward = pass == Pass::Forward;
-    // (kernel, pixels of a tile, channels of a tile)
-    let (kernel, pixels, channels): (&Kernel<ConvParams, 3, 1>, usize, usize) = match (dense(gpu), forward) {
-        (Dense::Broadcast, true) if side.channels > 8 => (&k::CONV_S8_FWD_16, 32, 16),
-        (Dense::Broadcast, true) => (&k::CONV_S8_FWD_8, 32, 8),
-        (Dense::Broadcast, false) if side.channels > 8 => (&k::CONV_S8_BWD_16, 32, 16),
-        (Dense::Broadcast, false) => (&k::CONV_S8_BWD_8, 32, 8),
-        (Dense::Portable, true) => (&k::CONV_P_FWD, 128, 8),
-        (Dense::Portable, false) => (&k::CONV_P_BWD, 128, 8),
-    };
     // Result pixels of one phase; the first phase has the most.
     let phases = if forward { [1, 1] } else { g.stride };
     let per_phase = g.n * side.out[0].div_ceil(phases[0]) * side.out[1].div_ceil(phases[1]);
+    // Tiles of the graphics cards' kernels that are as good as full, if the tile is 128 pixels by 64 channels.
+    let large = per_phase / 128 * side.channels.div_ceil(64) * g.groups * phases[0] * phases[1];
+    // (kernel for either direction, pixels of a tile, channels of a tile)
+    let (kernels, pixels, channels): ([&Kernel<ConvParams, 3, 1>; 2], usize, usize) = match dense(gpu) {
+        Dense::Broadcast if side.channels > 8 => ([&k::CONV_S8_FWD_16, &k::CONV_S8_BWD_16], 32, 16),
+        Dense::Broadcast => ([&k::CONV_S8_FWD_8, &k::CONV_S8_BWD_8], 32, 8),
+        Dense::Tiled if side.channels <= 16 => ([&k::CONV_TILE_FWD_128_16, &k::CONV_TILE_BWD_128_16], 128, 16),
+        Dense::Tiled if side.channels <= 32 => ([&k::CONV_TILE_FWD_128_32, &k::CONV_TILE_BWD_128_32], 128, 32),
+        Dense::Tiled if large < FILL => ([&k::CONV_TILE_FWD_64_64, &k::CONV_TILE_BWD_64_64], 64, 64),
+        Dense::Tiled => ([&k::CONV_TILE_FWD_128_64, &k::CONV_TILE_BWD_128_64], 128, 64),
+        Dense::Portable => ([&k::CONV_P_FWD, &k::CONV_P_BWD], 128, 8),
+    };
+    let kernel = kernels[usize::from(!forward)];
     let mtiles = per_phase.div_ceil(pixels);
     let ktiles = side.channels.div_ceil(channels);
     let tiles = mtiles * ktiles * g.groups * phases[0] * phases[1];
@@ -312,17 +324,29 @@ pub fn weight_grad(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage)
     let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
     let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
     let columns = g.rs() * cq;
+    let dense = dense(gpu);
     // (kernel, columns of a tile, channels of a tile, tiles of a workgroup)
-    let (kernel, wide, channels, per_group): (&Kernel<WeightParams, 2, 1>, _, _, _) = match dense(gpu) {
+    let (kernel, wide, channels, per_group): (&Kernel<WeightParams, 2, 1>, _, _, _) = match dense {
         Dense::Broadcast if kg > 16 => (&kw::CONV_WEIGHT_S8_32_1, 8, 32, 1),
         Dense::Broadcast if columns > 8 => (&kw::CONV_WEIGHT_S8_16_2, 16, 16, 1),
         Dense::Broadcast => (&kw::CONV_WEIGHT_S8_16_1, 8, 16, 1),
+        Dense::Tiled if kg <= 16 => (&kw::CONV_WEIGHT_TILE_16_128, 32, 16, 1),
+        Dense::Tiled if kg <= 32 => (&kw::CONV_WEIGHT_TILE_32_64, 16, 32, 1),
+        Dense::Tiled => (&kw::CONV_WEIGHT_TILE_64_64, 16, 64, 1),
         Dense::Portable => (&kw::CONV_WEIGHT_P, 2, 8, 32),
     };
     let (jtiles, ktiles) = (columns.div_ceil(wide), kg.div_ceil(channels));
     let image_rows = g.n * g.out[0];
-    let rows = (SPLIT_PIXELS / g.out[1]).clamp(1, image_rows);
-    let splits = image_rows.div_ceil(rows);
+    let (rows, splits) = if dense == Dense::Tiled {
+        // As many splits as fill the card, none shorter than a few steps of sixteen pixels.
+        let pixels = image_rows * g.out[1];
+        let wanted = (2 * FILL).div_ceil(g.groups * jtiles * ktiles).max(pixels.div_ceil(4 * SPLIT_PIXELS));
+        let rows = pixels.div_ceil(wanted).next_multiple_of(16).max(64);
+        (rows, pixels.div_ceil(rows))
+    } else {
+        let rows = (SPLIT_PIXELS / g.out[1]).clamp(1, image_rows);
+        (rows, image_rows.div_ceil(rows))
+    };
     let tiles = splits * g.groups * jtiles * ktiles;
     let packed = g.k * columns * 4;
     let sums = if cg % 4 == 0 { dw.clone() } else { gpu.alloc(4 * packed as u64, "conv")? };
