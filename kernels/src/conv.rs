@@ -105,7 +105,7 @@ pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Stor
     let (cg, kg) = (g.cg(), g.kg());
     let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
     let w = pad(gpu, w, g.k * g.rs(), cg)?;
-    let side = Side { size: g.size, quads: cg.div_ceil(4), out: g.out, channels: kg };
+    let side = Side { quads: cg.div_ceil(4), out: g.out, channels: kg };
     gather(gpu, g, Pass::Forward, &side, &x, &w, bias, y)
 }
 
@@ -124,7 +124,7 @@ pub fn input_grad(gpu: &Gpu, g: &Conv, dy: &Storage, w: &Storage, dx: &Storage) 
     let wt = gpu.alloc(4 * n as u64, "conv weights")?;
     let params = PackParams { length: kg as u32, to: to as u32, taps: g.rs() as u32, inner: cg as u32, ..elements(n) };
     rearrange(gpu, &pack::CONV_TRANSPOSE, w, &wt, params)?;
-    let side = Side { size: g.out, quads: kg.div_ceil(4), out: g.size, channels: cg };
+    let side = Side { quads: kg.div_ceil(4), out: g.size, channels: cg };
     gather(gpu, g, Pass::Backward, &side, &dy, &wt, None, dx)
 }
 
@@ -136,13 +136,11 @@ enum Pass {
 
 /// What a pass reads and writes, per group.
 struct Side {
-    /// Height and width of the images read.
-    size: [usize; 2],
-    /// Their channel quads.
+    /// Channel quads of the images read.
     quads: usize,
     /// Height and width of the result.
     out: [usize; 2],
-    /// Its channels.
+    /// Channels of the result.
     channels: usize,
 }
 
@@ -200,7 +198,8 @@ fn gather(
 
 /// The part of a gather's parameters that no kernel chooses.
 fn geometry(g: &Conv, pass: Pass) -> ConvParams {
-    let apart = |d: usize| (1..=g.stride[d]).find(|t| t * g.dilation[d] % g.stride[d] == 0).unwrap_or(1) as u32;
+    let apart =
+        |d: usize| (1..=g.stride[d]).find(|t| (t * g.dilation[d]).is_multiple_of(g.stride[d])).unwrap_or(1) as u32;
     let (size, out, hop) = match pass {
         Pass::Forward => (g.size, g.out, [1, 1]),
         Pass::Backward => (g.out, g.size, [apart(0), apart(1)]),
@@ -247,7 +246,7 @@ fn depthwise(
         PackParams { length: g.rs() as u32, to: 4 * quads as u32, rows: g.c as u32, ..elements(4 * g.rs() * quads) };
     rearrange(gpu, &pack::CONV_SWAP, w, &taps, params)?;
     let pixels = g.n * out[0] * out[1];
-    let whole = if g.c % 4 == 0 { y.clone() } else { gpu.alloc((16 * pixels * quads) as u64, "conv")? };
+    let whole = if g.c.is_multiple_of(4) { y.clone() } else { gpu.alloc((16 * pixels * quads) as u64, "conv")? };
     let slides = g.stride == [1, 1] && g.dilation == [1, 1];
     let (kernel, strip): (&Kernel<_, 3, 1>, usize) = match (pass, g.taps[1]) {
         (Pass::Forward, 3) if slides => (&kd::CONV_DEPTHWISE_FWD_3, 8),
@@ -349,7 +348,7 @@ pub fn weight_grad(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage)
     };
     let tiles = splits * g.groups * jtiles * ktiles;
     let packed = g.k * columns * 4;
-    let sums = if cg % 4 == 0 { dw.clone() } else { gpu.alloc(4 * packed as u64, "conv")? };
+    let sums = if cg.is_multiple_of(4) { dw.clone() } else { gpu.alloc(4 * packed as u64, "conv")? };
     let parts = if splits == 1 { sums.clone() } else { gpu.alloc(4 * (splits * packed) as u64, "conv partial sums")? };
     let (grid, gx) = gpu.grid(tiles.div_ceil(per_group) as u64)?;
     let params = WeightParams {
@@ -397,7 +396,7 @@ fn rearrange(gpu: &Gpu, kernel: &Kernel<PackParams, 1, 1>, x: &Storage, y: &Stor
 
 /// `x [rows][from]` with its rows padded to a multiple of four; `x` itself where they are one.
 fn pad(gpu: &Gpu, x: &Storage, rows: usize, from: usize) -> Result<Storage> {
-    if from % 4 == 0 {
+    if from.is_multiple_of(4) {
         return Ok(x.clone());
     }
     let to = from.next_multiple_of(4);
@@ -409,7 +408,7 @@ fn pad(gpu: &Gpu, x: &Storage, rows: usize, from: usize) -> Result<Storage> {
 
 /// The opposite of [`pad`]: `y [rows][to]` from rows padded to a multiple of four. Nothing to do where `to` is one.
 fn cut(gpu: &Gpu, whole: &Storage, y: &Storage, rows: usize, to: usize) -> Result<()> {
-    if to % 4 == 0 {
+    if to.is_multiple_of(4) {
         return Ok(());
     }
     // `from` exceeds `to`, so every element of the result is read.

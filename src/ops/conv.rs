@@ -103,6 +103,48 @@ impl Conv2d {
         Ok(Conv { n, size: [h, width], c, out, k: outs, taps: [r, s], stride, padding, dilation, groups })
     }
 
+    /// The shape of the transposed convolution of `x [n, height, width, in]` with `w [in, rows, columns, out / groups]`.
+    fn transposed(&self, op: &'static str, x: &[usize], w: &[usize], extra: [usize; 2]) -> Result<[usize; 4]> {
+        self.check(op)?;
+        let (&[n, h, width, c], &[ins, r, s, kg]) = (x, w) else {
+            return Err(Error::shape(
+                op,
+                format!(
+                    "images {x:?} and weights {w:?} must be [n, height, width, channels] and [in, rows, columns, out / \
+                     groups]"
+                ),
+            ));
+        };
+        if ins != c {
+            return Err(Error::shape(op, format!("weights {w:?} take {ins} channels, the images {x:?} have {c}")));
+        }
+        let mut size = [0; 2];
+        for d in 0..2 {
+            // More would be rows that no window of the convolution starts at.
+            if extra[d] >= self.stride[d] {
+                return Err(Error::value(
+                    op,
+                    format!("output padding {extra:?} must be less than the stride {:?}", self.stride),
+                ));
+            }
+            let (rows, taps) = ([h, width][d], [r, s][d]);
+            let reach =
+                rows.saturating_sub(1) * self.stride[d] + self.dilation[d] * taps.saturating_sub(1) + 1 + extra[d];
+            size[d] = reach.checked_sub(2 * self.padding[d]).filter(|&v| v > 0 && rows > 0).ok_or_else(|| {
+                Error::shape(
+                    op,
+                    format!(
+                        "images {x:?} with weights {w:?} reach over {reach} {}, padding {:?} leaves nothing of them; pad \
+                         less",
+                        ["rows", "columns"][d],
+                        self.padding
+                    ),
+                )
+            })?;
+        }
+        Ok([n, size[0], size[1], kg * self.groups])
+    }
+
     fn check(&self, op: &'static str) -> Result<()> {
         if self.stride.contains(&0) || self.dilation.contains(&0) || self.groups == 0 {
             return Err(Error::value(
@@ -246,56 +288,75 @@ impl Tensor {
         output_padding: [usize; 2],
     ) -> Result<Tensor> {
         const OP: &str = "conv_transpose2d";
-        p.check(OP)?;
-        let (&[n, h, width, c], &[ins, r, s, kg]) = (self.shape(), w.shape()) else {
+        let shape = p.transposed(OP, self.shape(), w.shape(), output_padding)?;
+        if let Some(b) = bias
+            && b.shape() != [shape[3]]
+        {
             return Err(Error::shape(
                 OP,
-                format!(
-                    "images {:?} and weights {:?} must be [n, height, width, channels] and [in, rows, columns, out / groups]",
-                    self.shape(),
-                    w.shape()
-                ),
+                format!("the bias is {:?}, weights {:?} need [{}]", b.shape(), w.shape(), shape[3]),
             ));
+        }
+        let y = self.conv2d_input_grad(w, &shape, p)?;
+        bias.map_or(Ok(y.clone()), |b| y.add(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(p: Conv2d, x: &[usize], w: &[usize]) -> String {
+        p.plan("conv2d", x, w).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |p: Conv2d, h: usize, r: usize| p.plan("conv2d", &[1, h, h, 4], &[8, r, r, 4]).unwrap().out[0];
+        assert_eq!(size(Conv2d::new(1, 1), 32, 3), 32);
+        assert_eq!(size(Conv2d::new(2, 1), 32, 3), 16);
+        assert_eq!(size(Conv2d::new(2, 3), 224, 7), 112);
+        assert_eq!(size(Conv2d::new(1, 2).dilation(2), 9, 3), 9);
+        assert_eq!(size(Conv2d::default(), 3, 3), 1);
+        let up = |p: Conv2d, h: usize, extra: usize| {
+            p.transposed("conv_transpose2d", &[1, h, h, 8], &[8, 3, 3, 4], [extra; 2]).unwrap()
         };
-        if ins != c {
-            return Err(Error::shape(
-                OP,
-                format!("weights {:?} take {ins} channels, the images {:?} have {c}", w.shape(), self.shape()),
-            ));
+        assert_eq!(up(Conv2d::new(2, 1), 16, 1), [1, 32, 32, 4]);
+        assert_eq!(up(Conv2d::default(), 4, 0), [1, 6, 6, 4]);
+        assert_eq!(up(Conv2d::new(2, 1).groups(2), 2, 0), [1, 3, 3, 8]);
+    }
+
+    #[test]
+    fn errors_name_the_shapes_and_the_remedy() {
+        let same = Conv2d::new(1, 1);
+        for (text, words) in [
+            (error(same, &[8, 8, 3], &[4, 3, 3, 3]), ["[8, 8, 3]", "height"]),
+            (error(same, &[1, 8, 8, 3], &[4, 3, 3, 4]), ["take 4 channels", "have 3"]),
+            (error(same.groups(2), &[1, 8, 8, 4], &[3, 3, 3, 2]), ["3 channels", "2 groups"]),
+            (error(Conv2d::default(), &[1, 2, 8, 3], &[4, 3, 3, 3]), ["reach over 3 rows", "pad more"]),
+            (error(same.dilation(4), &[1, 8, 6, 3], &[4, 3, 3, 3]), ["reach over 9 columns", "have 8"]),
+            (error(Conv2d::new(0, 1), &[1, 8, 8, 3], &[4, 3, 3, 3]), ["stride [0, 0]", "at least 1"]),
+            (error(same.groups(0), &[1, 8, 8, 3], &[4, 3, 3, 3]), ["groups 0", "at least 1"]),
+            (error(same, &[1, 8, 8, 3], &[0, 3, 3, 3]), ["[0, 3, 3, 3]", "at least 1"]),
+        ] {
+            assert!(text.starts_with("conv2d: "), "{text}");
+            assert!(words.iter().all(|w| text.contains(w)), "{text} lacks one of {words:?}");
         }
-        let mut size = [0; 2];
-        for d in 0..2 {
-            // Output padding beyond the stride would be rows that no window of the convolution starts at.
-            if output_padding[d] >= p.stride[d] {
-                return Err(Error::value(
-                    OP,
-                    format!("output padding {output_padding:?} must be less than the stride {:?}", p.stride),
-                ));
-            }
-            let (rows, taps) = ([h, width][d], [r, s][d]);
-            let reach =
-                rows.saturating_sub(1) * p.stride[d] + p.dilation[d] * taps.saturating_sub(1) + 1 + output_padding[d];
-            size[d] = reach.checked_sub(2 * p.padding[d]).filter(|&v| v > 0 && rows > 0).ok_or_else(|| {
-                Error::shape(
-                    OP,
-                    format!(
-                        "images {:?} with weights {:?} reach over {reach} {}, padding {:?} takes all of them; pad less",
-                        self.shape(),
-                        w.shape(),
-                        ["rows", "columns"][d],
-                        p.padding
-                    ),
-                )
-            })?;
-        }
-        let y = self.conv2d_input_grad(w, &[n, size[0], size[1], kg * p.groups], p)?;
-        match bias {
-            Some(b) if b.shape() != [kg * p.groups] => Err(Error::shape(
-                OP,
-                format!("the bias is {:?}, weights {:?} need [{}]", b.shape(), w.shape(), kg * p.groups),
-            )),
-            Some(b) => y.add(b),
-            None => Ok(y),
+    }
+
+    #[test]
+    fn errors_of_the_transposed_convolution() {
+        let error = |p: Conv2d, x: &[usize], w: &[usize], extra: [usize; 2]| {
+            p.transposed("conv_transpose2d", x, w, extra).unwrap_err().to_string()
+        };
+        let p = Conv2d::new(2, 1);
+        for (text, word) in [
+            (error(p, &[1, 4, 4, 8], &[8, 3, 3, 4], [2, 0]), "less than the stride"),
+            (error(p, &[1, 4, 4, 6], &[8, 3, 3, 4], [1, 1]), "take 8 channels"),
+            (error(p, &[4, 4, 8], &[8, 3, 3, 4], [1, 1]), "must be [n, height, width, channels]"),
+            (error(Conv2d::new(1, 3), &[1, 2, 9, 8], &[8, 3, 3, 4], [0, 0]), "pad less"),
+        ] {
+            assert!(text.starts_with("conv_transpose2d: ") && text.contains(word), "{text}");
         }
     }
 }
