@@ -29,6 +29,9 @@ impl Default for Group {
     }
 }
 
+/// A parameter or buffer on the host: full name, shape, values.
+pub type Weight = (String, Vec<usize>, Vec<f32>);
+
 /// Values and running statistics at one moment, on the device.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -462,7 +465,7 @@ impl Arena {
     ///
     /// # Errors
     /// If the device reported a fault.
-    pub fn state(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn state(&self) -> Result<Vec<Weight>> {
         let mut out = Vec::with_capacity(self.table.len() + self.buffer_table.len());
         for (table, flat) in [(&self.table, &self.values), (&self.buffer_table, &self.stats)] {
             let all = flat.to_vec()?;
@@ -478,7 +481,7 @@ impl Arena {
     ///
     /// # Errors
     /// The names that are missing, those that the model does not have, and those whose shapes differ.
-    pub fn load(&self, state: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
+    pub fn load(&self, state: &[Weight]) -> Result<()> {
         let (mut unexpected, mut misshaped, mut seen) = (Vec::new(), Vec::new(), std::collections::HashSet::new());
         let find = |name: &str| {
             let row = |table: &'_ Arc<Table>, flat: &'_ Tensor| {

@@ -31,7 +31,7 @@ mod params;
 mod per_sample;
 mod pool;
 
-pub use arena::{Arena, Group, Snapshot};
+pub use arena::{Arena, Group, Snapshot, Weight};
 pub use attention::MultiHeadAttention;
 pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
 pub use conv::{Conv2d, ConvOptions, ConvTranspose2d};

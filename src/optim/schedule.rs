@@ -123,6 +123,6 @@ mod tests {
             close(one_cycle(s, 10, 1.0, 0.3, 25.0, 1e4), want);
         }
         // Half way down lies the mean of both ends.
-        close(one_cycle(11, 21, 1.0, 2.0 / 21.0, 25.0, 1e4), 0.5 * (1.0 + 4e-6));
+        close(one_cycle(11, 22, 1.0, 2.0 / 22.0, 25.0, 1e4), 0.5 * (1.0 + 4e-6));
     }
 }
