@@ -1,1 +1,143 @@
 //! Architectures and papers on the shadegrad engine.
+//!
+//! A model is a plain struct of layers that names its parameters as PyTorch's reference implementation does. [`create`]
+//! makes any of them by name:
+//!
+//! ```
+//! use shadegrad::nn::Builder;
+//! use shadegrad_models::{Spec, create};
+//! let mut builder = Builder::new();
+//! let model = create("resnet20", &mut builder.root(), &Spec::cifar10())?;
+//! assert_eq!(builder.tables()?.0.numel(), 269_722);
+//! # let _ = model;
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
+#![deny(missing_docs, unsafe_code)]
+
+mod cnn;
+mod resnet;
+mod resnet_cifar;
+mod vgg;
+mod vit;
+mod wide_resnet;
+
+pub use cnn::{LeNet, Mlp, SmallCnn};
+pub use resnet::{ResNet, ResNetConfig};
+pub use resnet_cifar::CifarResNet;
+pub use vgg::{Vgg, VggConfig};
+pub use vit::{Vit, VitConfig};
+pub use wide_resnet::WideResNet;
+
+use shadegrad::nn::{Builder, Module, Scope};
+use shadegrad::{Error, Result};
+
+/// What goes in and comes out of a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Colour channels.
+    pub channels: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+impl Spec {
+    /// 32 x 32 colour images of 10 classes.
+    pub fn cifar10() -> Self {
+        Self { height: 32, width: 32, channels: 3, classes: 10 }
+    }
+
+    /// 224 x 224 colour images of 1000 classes.
+    pub fn imagenet() -> Self {
+        Self { height: 224, width: 224, channels: 3, classes: 1000 }
+    }
+
+    /// Refuses images whose sides are not multiples of `factor`.
+    fn divisible(&self, op: &'static str, factor: usize) -> Result<()> {
+        if self.height % factor == 0 && self.width % factor == 0 && self.height > 0 && self.width > 0 {
+            return Ok(());
+        }
+        Err(Error::shape(
+            op,
+            format!("images of {} x {}: both sides must be multiples of {factor}; resize them", self.height, self.width),
+        ))
+    }
+}
+
+type Make = fn(&mut Scope<'_>, &Spec) -> Result<Box<dyn Module>>;
+
+/// Every model: its name, what it is in a line, and how it is made.
+const MODELS: &[(&str, &str, Make)] = &[
+    ("mlp", "two hidden layers of 128", |s, x| Ok(Box::new(Mlp::new(s, x, &[128, 128])))),
+    ("cnn", "three convolutions with batch norm; small and quick", |s, x| Ok(Box::new(SmallCnn::new(s, x)?))),
+    ("lenet", "LeNet-5 (LeCun et al., 1998), with ReLU and max pooling", |s, x| Ok(Box::new(LeNet::new(s, x)?))),
+    ("resnet20", "CIFAR ResNet, 20 layers (He et al., 2015)", |s, x| Ok(Box::new(CifarResNet::new(s, x, 20)?))),
+    ("resnet32", "CIFAR ResNet, 32 layers", |s, x| Ok(Box::new(CifarResNet::new(s, x, 32)?))),
+    ("resnet44", "CIFAR ResNet, 44 layers", |s, x| Ok(Box::new(CifarResNet::new(s, x, 44)?))),
+    ("resnet56", "CIFAR ResNet, 56 layers", |s, x| Ok(Box::new(CifarResNet::new(s, x, 56)?))),
+    ("resnet110", "CIFAR ResNet, 110 layers", |s, x| Ok(Box::new(CifarResNet::new(s, x, 110)?))),
+    ("resnet18", "ResNet-18 (He et al., 2015)", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet18(x))))),
+    ("resnet34", "ResNet-34", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet34(x))))),
+    ("resnet50", "ResNet-50", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet50(x))))),
+    ("wrn16_4", "WideResNet-16-4 (Zagoruyko and Komodakis, 2016)", |s, x| Ok(Box::new(WideResNet::new(s, x, 16, 4, 0.0)?))),
+    ("wrn28_10", "WideResNet-28-10", |s, x| Ok(Box::new(WideResNet::new(s, x, 28, 10, 0.0)?))),
+    ("wrn40_2", "WideResNet-40-2", |s, x| Ok(Box::new(WideResNet::new(s, x, 40, 2, 0.0)?))),
+    ("vgg11", "VGG-11 with batch norm (Simonyan and Zisserman, 2014)", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(11, x)?)?))),
+    ("vgg13", "VGG-13 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(13, x)?)?))),
+    ("vgg16", "VGG-16 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(16, x)?)?))),
+    ("vgg19", "VGG-19 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(19, x)?)?))),
+    ("vit_micro", "ViT for small images: 2 blocks of width 64 (Dosovitskiy et al., 2020)", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::micro(x))?))),
+    ("vit_tiny", "ViT-Ti: 12 blocks of width 192", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::tiny(x))?))),
+    ("vit_small", "ViT-S: 12 blocks of width 384", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::small(x))?))),
+    ("vit_base", "ViT-B: 12 blocks of width 768", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::base(x))?))),
+];
+
+/// The names [`create`] knows, each with a line of description.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    MODELS.iter().map(|(name, about, _)| (*name, *about))
+}
+
+/// Makes the model `name` for `spec`, its parameters under `scope`.
+///
+/// # Errors
+/// If there is no such model (the text names the nearest), or it does not fit the images.
+pub fn create(name: &str, scope: &mut Scope<'_>, spec: &Spec) -> Result<Box<dyn Module>> {
+    match MODELS.iter().find(|m| m.0 == name) {
+        Some((_, _, make)) => make(scope, spec),
+        None => Err(Error::value("model", unknown(name))),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let all: Vec<&str> = names().map(|m| m.0).collect();
+    let nearest = all.iter().min_by_key(|m| edit_distance(m, name)).copied().unwrap_or_default();
+    format!("there is no model `{name}`; did you mean `{nearest}`? There are: {}", all.join(", "))
+}
+
+/// Insertions, deletions and substitutions between two names (Levenshtein).
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut before = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let cost = before + usize::from(x != y);
+            before = row[j + 1];
+            row[j + 1] = cost.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Trainable parameters of model `name` for `spec`. Needs no device.
+///
+/// # Errors
+/// As [`create`].
+pub fn parameter_count(name: &str, spec: &Spec) -> Result<usize> {
+    let mut builder = Builder::new();
+    create(name, &mut builder.root(), spec)?;
+    Ok(builder.tables()?.0.numel())
+}

@@ -9,8 +9,6 @@ mod optim;
 mod params;
 mod shapes;
 mod spiking;
-mod ten_losses;
-mod weights_formula;
 
 use std::sync::OnceLock;
 

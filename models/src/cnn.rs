@@ -1,0 +1,120 @@
+//! Small networks for small images.
+
+use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
+use shadegrad::{Error, Result, Tensor};
+
+use crate::Spec;
+
+/// Fully connected layers with ReLU between them.
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// Hidden layers of the given widths, then the classes.
+    pub fn new(scope: &mut Scope<'_>, spec: &Spec, hidden: &[usize]) -> Self {
+        let mut width = spec.height * spec.width * spec.channels;
+        let mut layers = Vec::new();
+        for (i, &next) in hidden.iter().chain(std::iter::once(&spec.classes)).enumerate() {
+            layers.push(Linear::new(&mut scope.sub(format!("layers.{i}")), width, next, true));
+            width = next;
+        }
+        Self { layers }
+    }
+}
+
+impl Module for Mlp {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let mut x = x.flatten(1, x.rank() - 1)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(cx, &x)?;
+            if i + 1 < self.layers.len() {
+                x = x.relu()?;
+            }
+        }
+        Ok(x)
+    }
+}
+
+/// Three convolutions with batch norm and ReLU (32, 64, 64 channels), pooling after the second, a linear head on the
+/// mean over all pixels.
+pub struct SmallCnn {
+    blocks: Vec<(Conv2d, BatchNorm2d)>,
+    head: Linear,
+}
+
+impl SmallCnn {
+    /// # Errors
+    /// If the images are smaller than 2 x 2.
+    pub fn new(scope: &mut Scope<'_>, spec: &Spec) -> Result<Self> {
+        if spec.height < 2 || spec.width < 2 {
+            return Err(Error::shape("cnn", format!("images of {} x {}: 2 x 2 at the least", spec.height, spec.width)));
+        }
+        let mut channels = spec.channels;
+        let blocks = [32, 64, 64]
+            .into_iter()
+            .enumerate()
+            .map(|(i, next)| {
+                let conv = Conv2d::new(&mut scope.sub(format!("conv{}", i + 1)), channels, next, 3).padding(1).no_bias();
+                channels = next;
+                (conv.build(), BatchNorm2d::new(&mut scope.sub(format!("bn{}", i + 1)), next))
+            })
+            .collect();
+        Ok(Self { blocks, head: Linear::new(&mut scope.sub("fc"), channels, spec.classes, true) })
+    }
+}
+
+impl Module for SmallCnn {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (i, (conv, norm)) in self.blocks.iter().enumerate() {
+            x = norm.forward(cx, &conv.forward(cx, &x)?)?.relu()?;
+            if i == 1 {
+                x = x.max_pool2d([2, 2], [2, 2], [0, 0])?;
+            }
+        }
+        self.head.forward(cx, &x.global_avg_pool()?)
+    }
+}
+
+/// LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998) as it is used today: ReLU,
+/// max pooling, 61,706 parameters on 32 x 32 grey images.
+pub struct LeNet {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    fc: [Linear; 3],
+}
+
+impl LeNet {
+    /// # Errors
+    /// If the images are smaller than 16 x 16.
+    pub fn new(scope: &mut Scope<'_>, spec: &Spec) -> Result<Self> {
+        let side = |n: usize| (n.checked_sub(4)? / 2).checked_sub(4).map(|m| m / 2).filter(|&m| m > 0);
+        let (Some(h), Some(w)) = (side(spec.height), side(spec.width)) else {
+            return Err(Error::shape(
+                "lenet",
+                format!("images of {} x {}: 16 x 16 at the least; use cnn for smaller ones", spec.height, spec.width),
+            ));
+        };
+        Ok(Self {
+            conv1: Conv2d::new(&mut scope.sub("conv1"), spec.channels, 6, 5).build(),
+            conv2: Conv2d::new(&mut scope.sub("conv2"), 6, 16, 5).build(),
+            fc: [
+                Linear::new(&mut scope.sub("fc1"), 16 * h * w, 120, true),
+                Linear::new(&mut scope.sub("fc2"), 120, 84, true),
+                Linear::new(&mut scope.sub("fc3"), 84, spec.classes, true),
+            ],
+        })
+    }
+}
+
+impl Module for LeNet {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let pool = |x: Tensor| x.relu()?.max_pool2d([2, 2], [2, 2], [0, 0]);
+        let x = pool(self.conv1.forward(cx, x)?)?;
+        let x = pool(self.conv2.forward(cx, &x)?)?;
+        let x = self.fc[0].forward(cx, &x.flatten(1, 3)?)?.relu()?;
+        let x = self.fc[1].forward(cx, &x)?.relu()?;
+        self.fc[2].forward(cx, &x)
+    }
+}

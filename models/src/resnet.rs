@@ -1,0 +1,142 @@
+//! ResNet-18, -34 and -50 (He et al., "Deep residual learning for image recognition", 2015), named as torchvision does.
+
+use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
+use shadegrad::{Result, Tensor};
+
+use crate::Spec;
+
+/// What distinguishes the members of the family.
+#[derive(Clone, Copy, Debug)]
+pub struct ResNetConfig {
+    /// Blocks of each of the four stages.
+    pub blocks: [usize; 4],
+    /// Three-layer blocks with four times the channels at their end.
+    pub bottleneck: bool,
+    /// A 7x7 convolution of stride 2 and a pooling layer first; otherwise one 3x3 convolution, for images of 32 pixels.
+    pub large_images: bool,
+    /// Colour channels.
+    pub channels: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+impl ResNetConfig {
+    fn of(blocks: [usize; 4], bottleneck: bool, spec: &Spec) -> Self {
+        let large_images = spec.height.min(spec.width) > 64;
+        Self { blocks, bottleneck, large_images, channels: spec.channels, classes: spec.classes }
+    }
+
+    /// ResNet-18; the small stem for images up to 64 pixels.
+    pub fn resnet18(spec: &Spec) -> Self {
+        Self::of([2, 2, 2, 2], false, spec)
+    }
+
+    /// ResNet-34.
+    pub fn resnet34(spec: &Spec) -> Self {
+        Self::of([3, 4, 6, 3], false, spec)
+    }
+
+    /// ResNet-50.
+    pub fn resnet50(spec: &Spec) -> Self {
+        Self::of([3, 4, 6, 3], true, spec)
+    }
+}
+
+/// A residual network of four stages.
+pub struct ResNet {
+    conv1: Conv2d,
+    bn1: BatchNorm2d,
+    pool: bool,
+    blocks: Vec<Block>,
+    fc: Linear,
+}
+
+struct Block {
+    /// Convolutions with their norms; ReLU after each but the last, which follows the addition.
+    layers: Vec<(Conv2d, BatchNorm2d)>,
+    downsample: Option<(Conv2d, BatchNorm2d)>,
+}
+
+impl ResNet {
+    /// The network that `config` describes.
+    pub fn new(scope: &mut Scope<'_>, config: &ResNetConfig) -> Self {
+        let (kernel, stride, padding) = if config.large_images { (7, 2, 3) } else { (3, 1, 1) };
+        let conv1 = Conv2d::new(&mut scope.sub("conv1"), config.channels, 64, kernel).stride(stride).padding(padding);
+        let conv1 = conv1.no_bias().build();
+        let bn1 = BatchNorm2d::new(&mut scope.sub("bn1"), 64);
+        let expansion = if config.bottleneck { 4 } else { 1 };
+        let mut blocks = Vec::new();
+        let mut channels = 64;
+        for (stage, &count) in config.blocks.iter().enumerate() {
+            let width = 64 << stage;
+            for i in 0..count {
+                let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+                let mut s = scope.sub(format!("layer{}.{i}", stage + 1));
+                blocks.push(Block::new(&mut s, channels, width, expansion, stride));
+                channels = width * expansion;
+            }
+        }
+        let fc = Linear::new(&mut scope.sub("fc"), channels, config.classes, true);
+        Self { conv1, bn1, pool: config.large_images, blocks, fc }
+    }
+
+    /// The features in front of the classifier.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn features(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.bn1.forward(cx, &self.conv1.forward(cx, x)?)?.relu()?;
+        if self.pool {
+            x = x.max_pool2d([3, 3], [2, 2], [1, 1])?;
+        }
+        for block in &self.blocks {
+            x = block.forward(cx, &x)?;
+        }
+        x.global_avg_pool()
+    }
+}
+
+impl Module for ResNet {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        self.fc.forward(cx, &self.features(cx, x)?)
+    }
+}
+
+impl Block {
+    fn new(scope: &mut Scope<'_>, channels: usize, width: usize, expansion: usize, stride: usize) -> Self {
+        let out = width * expansion;
+        // (input, output, kernel, stride); a bottleneck strides in its 3x3 convolution, as torchvision's does.
+        let shapes: &[(usize, usize, usize, usize)] = if expansion == 1 {
+            &[(channels, width, 3, stride), (width, out, 3, 1)]
+        } else {
+            &[(channels, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)]
+        };
+        let mut layers = Vec::new();
+        for (i, &(from, to, kernel, stride)) in shapes.iter().enumerate() {
+            let conv = Conv2d::new(&mut scope.sub(format!("conv{}", i + 1)), from, to, kernel);
+            let conv = conv.stride(stride).padding(kernel / 2).no_bias().build();
+            layers.push((conv, BatchNorm2d::new(&mut scope.sub(format!("bn{}", i + 1)), to)));
+        }
+        let downsample = (stride > 1 || channels != out).then(|| {
+            let conv = Conv2d::new(&mut scope.sub("downsample.0"), channels, out, 1).stride(stride).no_bias().build();
+            (conv, BatchNorm2d::new(&mut scope.sub("downsample.1"), out))
+        });
+        Self { layers, downsample }
+    }
+}
+
+impl Module for Block {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let mut y = x.clone();
+        for (i, (conv, norm)) in self.layers.iter().enumerate() {
+            y = norm.forward(cx, &conv.forward(cx, &y)?)?;
+            if i + 1 < self.layers.len() {
+                y = y.relu()?;
+            }
+        }
+        match &self.downsample {
+            Some((conv, norm)) => y.add(&norm.forward(cx, &conv.forward(cx, x)?)?)?.relu(),
+            None => y.add(x)?.relu(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The Vision Transformer (Dosovitskiy et al., "An image is worth 16x16 words", 2020), named as timm does.
+
+use shadegrad::nn::{
+    Activation, Conv2d, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, ParamId, Scope,
+};
+use shadegrad::{Error, Result, Tensor};
+
+use crate::Spec;
+
+/// What distinguishes the members of the family.
+#[derive(Clone, Copy, Debug)]
+pub struct VitConfig {
+    /// Images and classes.
+    pub spec: Spec,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Width of a token.
+    pub dim: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the hidden layer in a block.
+    pub mlp: usize,
+    /// Dropout on tokens and in the hidden layers.
+    pub dropout: f32,
+    /// Stochastic depth of the last block; it rises linearly from 0.
+    pub drop_path: f32,
+}
+
+impl VitConfig {
+    fn of(spec: &Spec, dim: usize, depth: usize, heads: usize) -> Self {
+        // The published patch of 16 for published image sizes; 4 for images of CIFAR's size, 2 below.
+        let patch = match spec.height.min(spec.width) {
+            0..16 => 2,
+            16..112 => 4,
+            _ => 16,
+        };
+        Self { spec: *spec, patch, dim, depth, heads, mlp: 4 * dim, dropout: 0.0, drop_path: 0.0 }
+    }
+
+    /// Two blocks of width 64 with four heads: seconds on any device.
+    pub fn micro(spec: &Spec) -> Self {
+        Self { mlp: 128, ..Self::of(spec, 64, 2, 4) }
+    }
+
+    /// ViT-Ti (DeiT-Ti): 12 blocks of width 192, 3 heads.
+    pub fn tiny(spec: &Spec) -> Self {
+        Self::of(spec, 192, 12, 3)
+    }
+
+    /// ViT-S: 12 blocks of width 384, 6 heads.
+    pub fn small(spec: &Spec) -> Self {
+        Self::of(spec, 384, 12, 6)
+    }
+
+    /// ViT-B: 12 blocks of width 768, 12 heads.
+    pub fn base(spec: &Spec) -> Self {
+        Self::of(spec, 768, 12, 12)
+    }
+}
+
+/// Patches as tokens with learned positions and a class token, blocks with the norm first, a linear head.
+pub struct Vit {
+    patch_embed: Conv2d,
+    cls_token: ParamId,
+    pos_embed: ParamId,
+    dropout: Dropout,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Linear,
+}
+
+struct Block {
+    norm1: LayerNorm,
+    attn: MultiHeadAttention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+    drop_path: DropPath,
+}
+
+/// timm's epsilon for the norms of ViT.
+const EPS: f32 = 1e-6;
+
+impl Vit {
+    /// The network that `config` describes.
+    ///
+    /// # Errors
+    /// If the patch does not divide the images, or the heads the width.
+    pub fn new(scope: &mut Scope<'_>, config: &VitConfig) -> Result<Self> {
+        let &VitConfig { spec, patch, dim, depth, heads, mlp, dropout, drop_path } = config;
+        spec.divisible("vit", patch)?;
+        if heads == 0 || dim % heads != 0 {
+            return Err(Error::value("vit", format!("width {dim} does not divide into {heads} heads")));
+        }
+        let tokens = (spec.height / patch) * (spec.width / patch) + 1;
+        let init = Init::TruncNormal { std: 0.02 };
+        let mut blocks = Vec::new();
+        for i in 0..depth {
+            let mut s = scope.sub(format!("blocks.{i}"));
+            blocks.push(Block {
+                norm1: LayerNorm::with_eps(&mut s.sub("norm1"), dim, EPS),
+                attn: MultiHeadAttention::new(&mut s.sub("attn"), dim, heads),
+                norm2: LayerNorm::with_eps(&mut s.sub("norm2"), dim, EPS),
+                mlp: Mlp::new(&mut s.sub("mlp"), dim, mlp, Activation::Gelu, dropout),
+                drop_path: DropPath(drop_path * i as f32 / (depth.max(2) - 1) as f32),
+            });
+        }
+        Ok(Self {
+            cls_token: scope.param("cls_token", &[1, 1, dim], init),
+            pos_embed: scope.param("pos_embed", &[1, tokens, dim], init),
+            patch_embed: Conv2d::new(&mut scope.sub("patch_embed.proj"), spec.channels, dim, patch).stride(patch).build(),
+            dropout: Dropout(dropout),
+            blocks,
+            norm: LayerNorm::with_eps(&mut scope.sub("norm"), dim, EPS),
+            head: Linear::with_init(&mut scope.sub("head"), dim, spec.classes, init, Some(Init::Zeros)),
+        })
+    }
+
+    /// All tokens after the last norm, `[batch, 1 + patches, dim]`; the class token is the first.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    pub fn tokens(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let n = x.dim(0);
+        let patches = self.patch_embed.forward(cx, x)?.flatten(1, 2)?;
+        let dim = patches.dim(2);
+        let cls = cx.param(self.cls_token).broadcast_to(&[n, 1, dim])?;
+        let x = Tensor::concat(&[&cls, &patches], 1)?.add(cx.param(self.pos_embed))?;
+        let mut x = self.dropout.forward(cx, &x)?;
+        for block in &self.blocks {
+            x = block.forward(cx, &x)?;
+        }
+        self.norm.forward(cx, &x)
+    }
+}
+
+impl Module for Vit {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let tokens = self.tokens(cx, x)?;
+        let cls = tokens.slice(1, 0, 1, 1)?.flatten(0, 1)?;
+        self.head.forward(cx, &cls)
+    }
+}
+
+impl Module for Block {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let y = self.attn.forward(cx, &self.norm1.forward(cx, x)?)?;
+        let x = x.add(&self.drop_path.forward(cx, &y)?)?;
+        let y = self.mlp.forward(cx, &self.norm2.forward(cx, &x)?)?;
+        x.add(&self.drop_path.forward(cx, &y)?)
+    }
+}
