@@ -1,9 +1,9 @@
 //! Small networks for small images.
 
-use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
-use shadegrad::{Error, Result, Tensor};
+use shadegrad::nn::{BatchNorm2d, Conv2d, ConvOptions, Cx, Linear, Module, Scope};
+use shadegrad::{Error, Pool2d, Result, Tensor};
 
-use crate::Spec;
+use crate::{Spec, conv};
 
 /// Fully connected layers with ReLU between them.
 pub struct Mlp {
@@ -55,9 +55,9 @@ impl SmallCnn {
             .into_iter()
             .enumerate()
             .map(|(i, next)| {
-                let conv = Conv2d::new(&mut scope.sub(format!("conv{}", i + 1)), channels, next, 3).padding(1).no_bias();
+                let conv = conv(scope, format!("conv{}", i + 1), channels, next, 3, 1);
                 channels = next;
-                (conv.build(), BatchNorm2d::new(&mut scope.sub(format!("bn{}", i + 1)), next))
+                (conv, BatchNorm2d::new(&mut scope.sub(format!("bn{}", i + 1)), next))
             })
             .collect();
         Ok(Self { blocks, head: Linear::new(&mut scope.sub("fc"), channels, spec.classes, true) })
@@ -70,7 +70,7 @@ impl Module for SmallCnn {
         for (i, (conv, norm)) in self.blocks.iter().enumerate() {
             x = norm.forward(cx, &conv.forward(cx, &x)?)?.relu()?;
             if i == 1 {
-                x = x.max_pool2d([2, 2], [2, 2], [0, 0])?;
+                x = x.max_pool2d(Pool2d::new(2, 2, 0))?;
             }
         }
         self.head.forward(cx, &x.global_avg_pool()?)
@@ -97,8 +97,8 @@ impl LeNet {
             ));
         };
         Ok(Self {
-            conv1: Conv2d::new(&mut scope.sub("conv1"), spec.channels, 6, 5).build(),
-            conv2: Conv2d::new(&mut scope.sub("conv2"), 6, 16, 5).build(),
+            conv1: Conv2d::new(&mut scope.sub("conv1"), spec.channels, 6, 5, ConvOptions::new(1, 0)),
+            conv2: Conv2d::new(&mut scope.sub("conv2"), 6, 16, 5, ConvOptions::new(1, 0)),
             fc: [
                 Linear::new(&mut scope.sub("fc1"), 16 * h * w, 120, true),
                 Linear::new(&mut scope.sub("fc2"), 120, 84, true),
@@ -110,7 +110,7 @@ impl LeNet {
 
 impl Module for LeNet {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let pool = |x: Tensor| x.relu()?.max_pool2d([2, 2], [2, 2], [0, 0]);
+        let pool = |x: Tensor| x.relu()?.max_pool2d(Pool2d::new(2, 2, 0));
         let x = pool(self.conv1.forward(cx, x)?)?;
         let x = pool(self.conv2.forward(cx, &x)?)?;
         let x = self.fc[0].forward(cx, &x.flatten(1, 3)?)?.relu()?;

@@ -28,7 +28,9 @@ pub use vgg::{Vgg, VggConfig};
 pub use vit::{Vit, VitConfig};
 pub use wide_resnet::WideResNet;
 
-use shadegrad::nn::{Builder, Module, Scope};
+use std::fmt::Display;
+
+use shadegrad::nn::{Builder, Conv2d, ConvOptions, Module, Scope};
 use shadegrad::{Error, Result};
 
 /// What goes in and comes out of a classifier.
@@ -65,6 +67,12 @@ impl Spec {
             format!("images of {} x {}: both sides must be multiples of {factor}; resize them", self.height, self.width),
         ))
     }
+}
+
+/// A convolution that keeps the image's size but for its stride, without a bias: a norm follows.
+fn conv(scope: &mut Scope<'_>, name: impl Display, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Conv2d {
+    let options = ConvOptions::new(stride, kernel / 2).no_bias().kaiming();
+    Conv2d::new(&mut scope.sub(name), inputs, outputs, kernel, options)
 }
 
 type Make = fn(&mut Scope<'_>, &Spec) -> Result<Box<dyn Module>>;

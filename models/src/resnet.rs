@@ -1,9 +1,9 @@
 //! ResNet-18, -34 and -50 (He et al., "Deep residual learning for image recognition", 2015), named as torchvision does.
 
 use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
-use shadegrad::{Result, Tensor};
+use shadegrad::{Pool2d, Result, Tensor};
 
-use crate::Spec;
+use crate::{Spec, conv};
 
 /// What distinguishes the members of the family.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +60,8 @@ struct Block {
 impl ResNet {
     /// The network that `config` describes.
     pub fn new(scope: &mut Scope<'_>, config: &ResNetConfig) -> Self {
-        let (kernel, stride, padding) = if config.large_images { (7, 2, 3) } else { (3, 1, 1) };
-        let conv1 = Conv2d::new(&mut scope.sub("conv1"), config.channels, 64, kernel).stride(stride).padding(padding);
-        let conv1 = conv1.no_bias().build();
+        let (kernel, stride) = if config.large_images { (7, 2) } else { (3, 1) };
+        let conv1 = conv(scope, "conv1", config.channels, 64, kernel, stride);
         let bn1 = BatchNorm2d::new(&mut scope.sub("bn1"), 64);
         let expansion = if config.bottleneck { 4 } else { 1 };
         let mut blocks = Vec::new();
@@ -87,7 +86,7 @@ impl ResNet {
     pub fn features(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let mut x = self.bn1.forward(cx, &self.conv1.forward(cx, x)?)?.relu()?;
         if self.pool {
-            x = x.max_pool2d([3, 3], [2, 2], [1, 1])?;
+            x = x.max_pool2d(Pool2d::new(3, 2, 1))?;
         }
         for block in &self.blocks {
             x = block.forward(cx, &x)?;
@@ -113,12 +112,11 @@ impl Block {
         };
         let mut layers = Vec::new();
         for (i, &(from, to, kernel, stride)) in shapes.iter().enumerate() {
-            let conv = Conv2d::new(&mut scope.sub(format!("conv{}", i + 1)), from, to, kernel);
-            let conv = conv.stride(stride).padding(kernel / 2).no_bias().build();
+            let conv = conv(scope, format!("conv{}", i + 1), from, to, kernel, stride);
             layers.push((conv, BatchNorm2d::new(&mut scope.sub(format!("bn{}", i + 1)), to)));
         }
         let downsample = (stride > 1 || channels != out).then(|| {
-            let conv = Conv2d::new(&mut scope.sub("downsample.0"), channels, out, 1).stride(stride).no_bias().build();
+            let conv = conv(scope, "downsample.0", channels, out, 1, stride);
             (conv, BatchNorm2d::new(&mut scope.sub("downsample.1"), out))
         });
         Self { layers, downsample }

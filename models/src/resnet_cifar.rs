@@ -3,7 +3,7 @@
 use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
 use shadegrad::{Error, Result, Tensor};
 
-use crate::Spec;
+use crate::{Spec, conv};
 
 /// `6n + 2` layers in three stages of 16, 32 and 64 channels; shortcuts without parameters (option A: every second pixel,
 /// the new channels zero, half of them on either side).
@@ -39,9 +39,9 @@ impl CifarResNet {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
                 let mut s = scope.sub(format!("layer{}.{i}", stage + 1));
                 blocks.push(Block {
-                    conv1: Conv2d::new(&mut s.sub("conv1"), channels, width, 3).stride(stride).padding(1).no_bias().build(),
+                    conv1: conv(&mut s, "conv1", channels, width, 3, stride),
                     bn1: BatchNorm2d::new(&mut s.sub("bn1"), width),
-                    conv2: Conv2d::new(&mut s.sub("conv2"), width, width, 3).padding(1).no_bias().build(),
+                    conv2: conv(&mut s, "conv2", width, width, 3, 1),
                     bn2: BatchNorm2d::new(&mut s.sub("bn2"), width),
                     stride,
                     widen: (width - channels) / 2,
@@ -50,7 +50,7 @@ impl CifarResNet {
             }
         }
         Ok(Self {
-            conv1: Conv2d::new(&mut scope.sub("conv1"), spec.channels, 16, 3).padding(1).no_bias().build(),
+            conv1: conv(scope, "conv1", spec.channels, 16, 3, 1),
             bn1: BatchNorm2d::new(&mut scope.sub("bn1"), 16),
             blocks,
             linear: Linear::new(&mut scope.sub("linear"), 64, spec.classes, true),

@@ -1,8 +1,8 @@
 //! VGG with batch norm (Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
 //! 2014), named as torchvision does.
 
-use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Dropout, Linear, Module, Scope};
-use shadegrad::{Error, Result, Tensor};
+use shadegrad::nn::{BatchNorm2d, Conv2d, ConvOptions, Cx, Dropout, Linear, Module, Scope};
+use shadegrad::{Error, Pool2d, Result, Tensor};
 
 use crate::Spec;
 
@@ -76,7 +76,7 @@ impl Vgg {
         for widths in &config.stages {
             let mut stage = Vec::new();
             for &width in widths {
-                let conv = Conv2d::new(&mut scope.sub(format!("features.{index}")), channels, width, 3).padding(1).build();
+                let conv = Conv2d::new(&mut scope.sub(format!("features.{index}")), channels, width, 3, ConvOptions::new(1, 1).kaiming());
                 stage.push((conv, BatchNorm2d::new(&mut scope.sub(format!("features.{}", index + 1)), width)));
                 index += 3;
                 channels = width;
@@ -104,7 +104,7 @@ impl Module for Vgg {
             for (conv, norm) in stage {
                 x = norm.forward(cx, &conv.forward(cx, &x)?)?.relu()?;
             }
-            x = x.max_pool2d([2, 2], [2, 2], [0, 0])?;
+            x = x.max_pool2d(Pool2d::new(2, 2, 0))?;
         }
         let mut x = if self.grid == 1 {
             x.global_avg_pool()?

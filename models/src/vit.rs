@@ -1,7 +1,7 @@
 //! The Vision Transformer (Dosovitskiy et al., "An image is worth 16x16 words", 2020), named as timm does.
 
 use shadegrad::nn::{
-    Activation, Conv2d, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, ParamId, Scope,
+    Activation, Conv2d, ConvOptions, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, ParamId, Scope,
 };
 use shadegrad::{Error, Result, Tensor};
 
@@ -109,7 +109,7 @@ impl Vit {
         Ok(Self {
             cls_token: scope.param("cls_token", &[1, 1, dim], init),
             pos_embed: scope.param("pos_embed", &[1, tokens, dim], init),
-            patch_embed: Conv2d::new(&mut scope.sub("patch_embed.proj"), spec.channels, dim, patch).stride(patch).build(),
+            patch_embed: Conv2d::new(&mut scope.sub("patch_embed.proj"), spec.channels, dim, patch, ConvOptions::new(patch, 0)),
             dropout: Dropout(dropout),
             blocks,
             norm: LayerNorm::with_eps(&mut scope.sub("norm"), dim, EPS),

@@ -4,7 +4,7 @@
 use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Dropout, Linear, Module, Scope};
 use shadegrad::{Error, Result, Tensor};
 
-use crate::Spec;
+use crate::{Spec, conv};
 
 /// WRN-`depth`-`widen`: three stages of 16, 32 and 64 times `widen` channels.
 pub struct WideResNet {
@@ -33,7 +33,7 @@ impl WideResNet {
             return Err(Error::value("wrn", format!("depth {depth}: a wide ResNet has 6n + 4 layers (16, 28, 40, ..)")));
         }
         spec.divisible("wrn", 4)?;
-        let conv1 = Conv2d::new(&mut scope.sub("conv1"), spec.channels, 16, 3).padding(1).no_bias().build();
+        let conv1 = conv(scope, "conv1", spec.channels, 16, 3, 1);
         let mut blocks = Vec::new();
         let mut channels = 16;
         for (stage, base) in [16, 32, 64].into_iter().enumerate() {
@@ -41,12 +41,11 @@ impl WideResNet {
             for i in 0..(depth - 4) / 6 {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
                 let mut s = scope.sub(format!("block{}.layer.{i}", stage + 1));
-                let conv2 = Conv2d::new(&mut s.sub("conv2"), width, width, 3).padding(1).no_bias().build();
-                let shortcut = (channels != width)
-                    .then(|| Conv2d::new(&mut s.sub("convShortcut"), channels, width, 1).stride(stride).no_bias().build());
+                let conv2 = conv(&mut s, "conv2", width, width, 3, 1);
+                let shortcut = (channels != width).then(|| conv(&mut s, "convShortcut", channels, width, 1, stride));
                 blocks.push(Block {
                     bn1: BatchNorm2d::new(&mut s.sub("bn1"), channels),
-                    conv1: Conv2d::new(&mut s.sub("conv1"), channels, width, 3).stride(stride).padding(1).no_bias().build(),
+                    conv1: conv(&mut s, "conv1", channels, width, 3, stride),
                     bn2: BatchNorm2d::new(&mut s.sub("bn2"), width),
                     dropout: Dropout(dropout),
                     conv2,

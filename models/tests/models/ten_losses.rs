@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use shadegrad::Tensor;
+use shadegrad::{CrossEntropy, Tensor};
 use shadegrad::nn::{Arena, Builder, Cx, Module, Scope};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad_models::{CifarResNet, Spec, Vit, VitConfig};
@@ -65,7 +65,7 @@ fn check<M: Module>(name: &str, make: impl FnOnce(&mut Scope<'_>) -> M, rule: Ru
     let labels = Tensor::from_u32(&gpu(), &labels, &[16]).unwrap();
     let cx = Cx::train(&arena);
     for (step, want) in numbers(&config["losses"]).into_iter().enumerate() {
-        let loss = model.forward(&cx, &x).unwrap().cross_entropy(&labels).unwrap();
+        let loss = model.forward(&cx, &x).unwrap().cross_entropy(&labels, CrossEntropy::default()).unwrap();
         arena.backward(&loss).unwrap();
         if step == 0 {
             gradients(name, &arena, &config);

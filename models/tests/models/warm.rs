@@ -2,7 +2,7 @@
 
 use shadegrad::nn::{Arena, Builder, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule};
-use shadegrad::{Gpu, Options, Tensor};
+use shadegrad::{CrossEntropy, Gpu, Options, Tensor};
 use shadegrad_models::{Spec, create};
 
 /// Trains `name` on made-up images with a device of its own; `watch` sees each step's number.
@@ -20,7 +20,7 @@ fn train(name: &str, spec: &Spec, batch: usize, steps: usize, mut watch: impl Fn
         // Uploading the batch is part of a step.
         let x = Tensor::from_slice(&gpu, &pixels, &[batch, spec.height, spec.width, spec.channels]).unwrap();
         let y = Tensor::from_u32(&gpu, &labels, &[batch]).unwrap();
-        let loss = model.forward(&cx, &x).unwrap().cross_entropy(&y).unwrap();
+        let loss = model.forward(&cx, &x).unwrap().cross_entropy(&y, CrossEntropy::default()).unwrap();
         arena.backward(&loss).unwrap();
         optimizer.step(&arena, 0.01).unwrap();
         drop((x, y, loss));
