@@ -228,11 +228,6 @@ impl Tensor {
         self.0.node.is_some()
     }
 
-    /// The operation that made it, if it is part of a graph or ends one: for messages and tests.
-    pub fn op_name(&self) -> Option<&'static str> {
-        self.0.node.as_ref().map(|n| n.name()).or(self.0.cut)
-    }
-
     /// The elements as floats; waits for the device.
     ///
     /// # Errors

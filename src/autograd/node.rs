@@ -1,5 +1,6 @@
 //! One recorded operation.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -156,6 +157,21 @@ impl Tensor {
             return self.with(self.shape(), None, Some(op));
         }
         self
+    }
+
+    /// Names of all operations in the graph behind this tensor, those without a gradient included: for messages and tests.
+    pub fn graph_ops(&self) -> BTreeSet<&'static str> {
+        let mut names: BTreeSet<&'static str> = self.0.cut.into_iter().collect();
+        let mut seen = HashSet::new();
+        let mut stack: Vec<Arc<Node>> = self.0.node.iter().cloned().collect();
+        while let Some(node) = stack.pop() {
+            if seen.insert(node.id) {
+                names.insert(node.name);
+                names.extend(&node.cuts);
+                stack.extend(node.inputs.iter().flatten().cloned());
+            }
+        }
+        names
     }
 
     /// The same values as a leaf: a variable that gradients can be taken with respect to.
