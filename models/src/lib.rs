@@ -64,13 +64,23 @@ impl Spec {
         }
         Err(Error::shape(
             op,
-            format!("images of {} x {}: both sides must be multiples of {factor}; resize them", self.height, self.width),
+            format!(
+                "images of {} x {}: both sides must be multiples of {factor}; resize them",
+                self.height, self.width
+            ),
         ))
     }
 }
 
 /// A convolution that keeps the image's size but for its stride, without a bias: a norm follows.
-fn conv(scope: &mut Scope<'_>, name: impl Display, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Conv2d {
+fn conv(
+    scope: &mut Scope<'_>,
+    name: impl Display,
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+) -> Conv2d {
     let options = ConvOptions::new(stride, kernel / 2).no_bias().kaiming();
     Conv2d::new(&mut scope.sub(name), inputs, outputs, kernel, options)
 }
@@ -90,14 +100,20 @@ const MODELS: &[(&str, &str, Make)] = &[
     ("resnet18", "ResNet-18 (He et al., 2015)", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet18(x))))),
     ("resnet34", "ResNet-34", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet34(x))))),
     ("resnet50", "ResNet-50", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet50(x))))),
-    ("wrn16_4", "WideResNet-16-4 (Zagoruyko and Komodakis, 2016)", |s, x| Ok(Box::new(WideResNet::new(s, x, 16, 4, 0.0)?))),
+    ("wrn16_4", "WideResNet-16-4 (Zagoruyko and Komodakis, 2016)", |s, x| {
+        Ok(Box::new(WideResNet::new(s, x, 16, 4, 0.0)?))
+    }),
     ("wrn28_10", "WideResNet-28-10", |s, x| Ok(Box::new(WideResNet::new(s, x, 28, 10, 0.0)?))),
     ("wrn40_2", "WideResNet-40-2", |s, x| Ok(Box::new(WideResNet::new(s, x, 40, 2, 0.0)?))),
-    ("vgg11", "VGG-11 with batch norm (Simonyan and Zisserman, 2014)", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(11, x)?)?))),
+    ("vgg11", "VGG-11 with batch norm (Simonyan and Zisserman, 2014)", |s, x| {
+        Ok(Box::new(Vgg::new(s, &VggConfig::of(11, x)?)?))
+    }),
     ("vgg13", "VGG-13 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(13, x)?)?))),
     ("vgg16", "VGG-16 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(16, x)?)?))),
     ("vgg19", "VGG-19 with batch norm", |s, x| Ok(Box::new(Vgg::new(s, &VggConfig::of(19, x)?)?))),
-    ("vit_micro", "ViT for small images: 2 blocks of width 64 (Dosovitskiy et al., 2020)", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::micro(x))?))),
+    ("vit_micro", "ViT for small images: 2 blocks of width 64 (Dosovitskiy et al., 2020)", |s, x| {
+        Ok(Box::new(Vit::new(s, &VitConfig::micro(x))?))
+    }),
     ("vit_tiny", "ViT-Ti: 12 blocks of width 192", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::tiny(x))?))),
     ("vit_small", "ViT-S: 12 blocks of width 384", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::small(x))?))),
     ("vit_base", "ViT-B: 12 blocks of width 768", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::base(x))?))),

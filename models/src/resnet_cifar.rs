@@ -29,7 +29,10 @@ impl CifarResNet {
     /// If `depth` is not `6n + 2`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize) -> Result<Self> {
         if depth < 8 || (depth - 2) % 6 != 0 {
-            return Err(Error::value("resnet", format!("depth {depth}: a CIFAR ResNet has 6n + 2 layers (20, 32, 44, ..)")));
+            return Err(Error::value(
+                "resnet",
+                format!("depth {depth}: a CIFAR ResNet has 6n + 2 layers (20, 32, 44, ..)"),
+            ));
         }
         spec.divisible("resnet", 4)?;
         let mut blocks = Vec::new();

@@ -76,7 +76,13 @@ impl Vgg {
         for widths in &config.stages {
             let mut stage = Vec::new();
             for &width in widths {
-                let conv = Conv2d::new(&mut scope.sub(format!("features.{index}")), channels, width, 3, ConvOptions::new(1, 1).kaiming());
+                let conv = Conv2d::new(
+                    &mut scope.sub(format!("features.{index}")),
+                    channels,
+                    width,
+                    3,
+                    ConvOptions::new(1, 1).kaiming(),
+                );
                 stage.push((conv, BatchNorm2d::new(&mut scope.sub(format!("features.{}", index + 1)), width)));
                 index += 3;
                 channels = width;

@@ -1,7 +1,8 @@
 //! The Vision Transformer (Dosovitskiy et al., "An image is worth 16x16 words", 2020), named as timm does.
 
 use shadegrad::nn::{
-    Activation, Conv2d, ConvOptions, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, ParamId, Scope,
+    Activation, Conv2d, ConvOptions, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention,
+    ParamId, Scope,
 };
 use shadegrad::{Error, Result, Tensor};
 
@@ -94,14 +95,14 @@ impl Vit {
             return Err(Error::value("vit", format!("width {dim} does not divide into {heads} heads")));
         }
         let tokens = (spec.height / patch) * (spec.width / patch) + 1;
-        let init = Init::TruncNormal { std: 0.02 };
+        let init = Init::TruncNormal(0.02);
         let mut blocks = Vec::new();
         for i in 0..depth {
             let mut s = scope.sub(format!("blocks.{i}"));
             blocks.push(Block {
-                norm1: LayerNorm::with_eps(&mut s.sub("norm1"), dim, EPS),
-                attn: MultiHeadAttention::new(&mut s.sub("attn"), dim, heads),
-                norm2: LayerNorm::with_eps(&mut s.sub("norm2"), dim, EPS),
+                norm1: LayerNorm::new(&mut s.sub("norm1"), dim, EPS),
+                attn: MultiHeadAttention::new(&mut s.sub("attn"), dim, heads, true, 0.0),
+                norm2: LayerNorm::new(&mut s.sub("norm2"), dim, EPS),
                 mlp: Mlp::new(&mut s.sub("mlp"), dim, mlp, Activation::Gelu, dropout),
                 drop_path: DropPath(drop_path * i as f32 / (depth.max(2) - 1) as f32),
             });
@@ -109,10 +110,16 @@ impl Vit {
         Ok(Self {
             cls_token: scope.param("cls_token", &[1, 1, dim], init),
             pos_embed: scope.param("pos_embed", &[1, tokens, dim], init),
-            patch_embed: Conv2d::new(&mut scope.sub("patch_embed.proj"), spec.channels, dim, patch, ConvOptions::new(patch, 0)),
+            patch_embed: Conv2d::new(
+                &mut scope.sub("patch_embed.proj"),
+                spec.channels,
+                dim,
+                patch,
+                ConvOptions::new(patch, 0),
+            ),
             dropout: Dropout(dropout),
             blocks,
-            norm: LayerNorm::with_eps(&mut scope.sub("norm"), dim, EPS),
+            norm: LayerNorm::new(&mut scope.sub("norm"), dim, EPS),
             head: Linear::with_init(&mut scope.sub("head"), dim, spec.classes, init, Some(Init::Zeros)),
         })
     }

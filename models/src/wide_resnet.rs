@@ -30,7 +30,10 @@ impl WideResNet {
     /// If `depth` is not `6n + 4`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize, widen: usize, dropout: f32) -> Result<Self> {
         if depth < 10 || (depth - 4) % 6 != 0 {
-            return Err(Error::value("wrn", format!("depth {depth}: a wide ResNet has 6n + 4 layers (16, 28, 40, ..)")));
+            return Err(Error::value(
+                "wrn",
+                format!("depth {depth}: a wide ResNet has 6n + 4 layers (16, 28, 40, ..)"),
+            ));
         }
         spec.divisible("wrn", 4)?;
         let conv1 = conv(scope, "conv1", spec.channels, 16, 3, 1);

@@ -45,7 +45,13 @@ fn topk(shape: &[usize], k: usize, axis: usize, largest: bool) -> [Case; 2] {
 }
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    // The square makes the gradient of the sorted values depend on them, so that its own gradients are taken too.
+    let mut cases = vec![Case::new(
+        "scan/sort_squared",
+        vec![distinct(&[3, 5])],
+        |t| t[0].sort(1, true)?.0.square(),
+        |a| oracle::sort(&a[0], 1, true).0.mapv(|x| x * x),
+    )];
     let scans: [(&[usize], usize); 17] = [
         (&[1], 0),
         (&[7], 0),

@@ -49,7 +49,8 @@ fn every_model_can_be_made_for_cifar() {
 #[test]
 fn what_does_not_fit_is_refused_with_a_remedy() {
     let mut builder = shadegrad::nn::Builder::new();
-    let text = |r: shadegrad::Result<_>| -> String { r.map(|_: Box<dyn shadegrad::nn::Module>| ()).unwrap_err().to_string() };
+    let text =
+        |r: shadegrad::Result<_>| -> String { r.map(|_: Box<dyn shadegrad::nn::Module>| ()).unwrap_err().to_string() };
     let spec = Spec::cifar10();
     let err = text(create("resnet21", &mut builder.root(), &spec));
     assert!(err.contains("did you mean `resnet20`") && err.contains("vit_tiny"), "{err}");

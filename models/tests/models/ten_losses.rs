@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use shadegrad::{CrossEntropy, Tensor};
 use shadegrad::nn::{Arena, Builder, Cx, Module, Scope};
 use shadegrad::optim::{Optimizer, Rule};
+use shadegrad::{CrossEntropy, Tensor};
 use shadegrad_models::{CifarResNet, Spec, Vit, VitConfig};
 
 use super::gpu;
@@ -102,7 +102,10 @@ fn close(what: &str, got: &[f32], want: &[f64], tol: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let largest = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
-        assert!((f64::from(g) - w).abs() <= tol * largest, "{what}[{i}] is {g}, the reference has {w} (largest {largest})");
+        assert!(
+            (f64::from(g) - w).abs() <= tol * largest,
+            "{what}[{i}] is {g}, the reference has {w} (largest {largest})"
+        );
     }
 }
 
