@@ -45,7 +45,7 @@ pub fn masked_softmax(
     let [batch, heads, queries, keys] = shape;
     let rows = batch * heads * queries;
     let whole = |s: &Spread| s.is_none_or(|(_, shape)| shape[3] == keys);
-    let vector = keys % 4 == 0 && whole(&bias) && whole(&mask);
+    let vector = keys.is_multiple_of(4) && whole(&bias) && whole(&mask);
     let unit = if vector { 4 } else { 1 };
     let team = Team::pick(gpu, rows, keys);
     let (grid, gx) = team.grid(gpu, rows)?;

@@ -54,7 +54,7 @@ pub fn cross_entropy(
     dx: Option<&Storage>,
 ) -> Result<()> {
     let team = Team::pick(gpu, rows, classes);
-    let vector = classes % 4 == 0;
+    let vector = classes.is_multiple_of(4);
     let (grid, gx) = team.grid(gpu, rows)?;
     let (table, target, (low, high)) = match targets {
         Targets::Labels { labels, smoothing } => (&HARD, labels, smoothed(smoothing, classes)),

@@ -92,7 +92,7 @@ impl Cut {
     fn new(gpu: &Gpu, dims: Dims, per_lane: usize, groups: usize) -> Result<Self> {
         let wide = usize::from(gpu.caps().class != Class::Software);
         let size = [64, 256][wide];
-        let vector = usize::from(dims.cols % 4 == 0);
+        let vector = usize::from(dims.cols.is_multiple_of(4));
         let cols = if vector == 1 { dims.cols / 4 } else { dims.cols };
         let tx = cols.next_power_of_two().min(size);
         let blocks = cols.div_ceil(tx);
@@ -324,7 +324,7 @@ fn layer(
     eps: f32,
 ) -> Result<(Team, bool, l::LayerParams, [u32; 3])> {
     let team = Team::pick(gpu, rows, len);
-    let vector = len % 4 == 0;
+    let vector = len.is_multiple_of(4);
     let (grid, gx) = team.grid(gpu, rows)?;
     let len = if vector { len / 4 } else { len } as u32;
     Ok((team, vector, l::LayerParams { rows: rows as u32, len, gx, affine: affine.bits(), eps }, grid))

@@ -117,13 +117,13 @@ fn run<const R: usize>(
 ) -> Result<()> {
     if inner == 1 {
         let team = Team::pick(gpu, outer, len);
-        let vector = len % 4 == 0;
+        let vector = len.is_multiple_of(4);
         let (grid, gx) = team.grid(gpu, outer)?;
         let len = if vector { len / 4 } else { len } as u32;
         let params = SoftmaxRowParams { rows: outer as u32, len, gx, ..Default::default() };
         return gpu.dispatch(team.of(row, vector), reads, [to], params, grid);
     }
-    let vector = inner % 4 == 0;
+    let vector = inner.is_multiple_of(4);
     let inner = if vector { inner / 4 } else { inner };
     let n = outer * inner;
     let (grid, gx) = gpu.grid((n as u64).div_ceil(64))?;

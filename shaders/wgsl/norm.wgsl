@@ -30,10 +30,18 @@ fn place(group: u32, lid: u32) -> Place {
     q.col = (group - rest * p.blocks) * p.tx + lid % p.tx;
     q.b = rest / p.chunks;
     q.k = rest - q.b * p.chunks;
-    q.step = ${WG}u / p.tx;
     q.live = q.b < p.batch && q.col < p.cols;
-    q.lo = q.k * p.chunk + lid / p.tx;
     q.hi = select(0u, min(p.rows, (q.k + 1u) * p.chunk), q.live);
+#if WG == 64
+    // Software drivers run an invocation to its end before the next: its rows should be neighbours in the cache.
+    let run = (p.chunk * p.tx + ${WG - 1}u) / ${WG}u;
+    q.step = 1u;
+    q.lo = q.k * p.chunk + lid / p.tx * run;
+    q.hi = min(q.hi, q.lo + run);
+#else
+    q.step = ${WG}u / p.tx;
+    q.lo = q.k * p.chunk + lid / p.tx;
+#endif
     return q;
 }
 
@@ -102,6 +110,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 @group(0) @binding(1) var<storage, read> coef: array<$T>;
 @group(0) @binding(2) var<storage, read_write> y: array<$T>;
 
+fn act(v: $T) -> $T {
+#if ACT == relu
+    return select(v, $T(0.0), v < $T(0.0));
+#else
+    return v;
+#endif
+}
+
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let q = place(wid.y * p.gx + wid.x, lid);
@@ -113,14 +129,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let slope = coef[at + p.batch * p.cols];
     let beta = coef[at + 2u * p.batch * p.cols];
     let base = q.b * p.rows * p.cols + q.col;
-    for (var r = q.lo; r < q.hi; r += q.step) {
-        let i = base + r * p.cols;
-        let v = (x[i] - mean) * slope + beta;
-#if ACT == relu
-        y[i] = select(v, $T(0.0), v < $T(0.0));
-#else
-        y[i] = v;
-#endif
+    // Four rows at a time: four loads under way.
+    let stride = q.step * p.cols;
+    var i = base + q.lo * p.cols;
+    var left = (q.hi - q.lo + q.step - 1u) / q.step;
+    for (; left >= 4u; left -= 4u) {
+#for j in 0..4
+        let v$j = x[i + ${j}u * stride];
+#endfor
+#for j in 0..4
+        y[i + ${j}u * stride] = act((v$j - mean) * slope + beta);
+#endfor
+        i += 4u * stride;
+    }
+    for (; left > 0u; left--) {
+        y[i] = act((x[i] - mean) * slope + beta);
+        i += stride;
     }
 }
 #endif
@@ -153,21 +177,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let slope = coef[at + p.batch * p.cols];
     let beta = coef[at + 2u * p.batch * p.cols];
 #endif
-    for (var r = q.lo; r < q.hi; r += q.step) {
-        let i = base + r * p.cols;
-        var g = dy[i];
+    var r = q.lo;
+    // Four rows at a time, then the rest one by one.
+#for n in 0..2
+#define ROWS ${n == 0 ? 4 : 1}
+    for (; r + ${ROWS - 1}u * q.step < q.hi; r += ${ROWS}u * q.step) {
+#for j in 0..ROWS
+        let i$j = base + (r + ${j}u * q.step) * p.cols;
+        var g$j = dy[i$j];
+        let v$j = x[i$j];
 #if ACT == rows
-        let c = coef[r];
-        let d = (x[i] - $T(c.x)) * c.y;
+        let c$j = coef[r + ${j}u * q.step];
+#endif
+#endfor
+#for j in 0..ROWS
+#if ACT == rows
+        let d$j = (v$j - $T(c${j}.x)) * c${j}.y;
 #else
-        let d = x[i] - mean;
+        let d$j = v$j - mean;
 #endif
 #if ACT == relu
-        g = select($T(0.0), g, d * slope + beta > $T(0.0));
+        g$j = select($T(0.0), g$j, d$j * slope + beta > $T(0.0));
 #endif
-        s += g;
-        t += g * d;
+        s += g$j;
+        t += g$j * d$j;
+#endfor
     }
+#endfor
     cell_s[lid] = s;
     cell_t[lid] = t;
     for (var h = ${WG / 2}u; h >= p.tx; h /= 2u) {
@@ -207,14 +243,25 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let e = dcoef[at];
     let f = dcoef[at + p.batch * p.cols];
     let base = q.b * p.rows * p.cols + q.col;
-    for (var r = q.lo; r < q.hi; r += q.step) {
-        let i = base + r * p.cols;
-        let d = x[i] - mean;
-        var g = dy[i];
+    let stride = q.step * p.cols;
+    var i = base + q.lo * p.cols;
+    var left = (q.hi - q.lo + q.step - 1u) / q.step;
+#for n in 0..2
+#define ROWS ${n == 0 ? 4 : 1}
+    for (; left >= ${ROWS}u; left -= ${ROWS}u) {
+#for j in 0..ROWS
+        let v$j = x[i + ${j}u * stride];
+        var g$j = dy[i + ${j}u * stride];
+#endfor
+#for j in 0..ROWS
+        let d$j = v$j - mean;
 #if ACT == relu
-        g = select($T(0.0), g, d * slope + beta > $T(0.0));
+        g$j = select($T(0.0), g$j, d$j * slope + beta > $T(0.0));
 #endif
-        dx[i] = (slope * g - e) + f * d;
+        dx[i + ${j}u * stride] = (slope * g$j - e) + f * d$j;
+#endfor
+        i += ${ROWS}u * stride;
     }
+#endfor
 }
 #endif

@@ -27,7 +27,7 @@ struct Has {
 }
 
 impl Has {
-    fn pick<'a>(self, inputs: &'a [Tensor]) -> (Option<&'a Tensor>, Option<&'a Tensor>) {
+    fn pick(self, inputs: &[Tensor]) -> (Option<&Tensor>, Option<&Tensor>) {
         let gamma = self.gamma.then(|| &inputs[1]);
         (gamma, self.beta.then(|| &inputs[1 + usize::from(self.gamma)]))
     }
@@ -152,7 +152,7 @@ impl Tensor {
             return Err(Error::shape(op, format!("takes [images, .., channels], got {:?}", self.shape())));
         }
         let groups = groups.unwrap_or(cols);
-        if cols > 0 && (groups == 0 || cols % groups != 0) {
+        if cols > 0 && (groups == 0 || !cols.is_multiple_of(groups)) {
             return Err(Error::shape(
                 op,
                 format!("{groups} groups do not divide the {cols} channels of {:?}", self.shape()),

@@ -17,6 +17,7 @@ fn split<T>(t: &[T], gamma: bool, beta: bool) -> (&T, Option<&T>, Option<&T>) {
 }
 
 type Op = fn(&Tensor, Option<&Tensor>, Option<&Tensor>) -> shadegrad::Result<Tensor>;
+type Shapes = &'static [&'static [usize]];
 type Oracle = fn(&A, Option<&A>, Option<&A>) -> A;
 
 /// How far the fused gradients of all inputs are from those that can be differentiated again, relative to these; the
@@ -47,7 +48,7 @@ fn fused_against_graph(t: &[Tensor], gamma: bool, beta: bool, op: Op) -> shadegr
 
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    let ops: [(&str, Op, Oracle, &[&[usize]], &[&[usize]]); 7] = [
+    let ops: [(&str, Op, Oracle, Shapes, Shapes); 7] = [
         (
             "batch_norm",
             |x, g, b| Ok(x.batch_norm(g, b, EPS)?.y),
