@@ -2,7 +2,9 @@
 
 use shadegrad_shaders::Kernel;
 use shadegrad_shaders::elementwise as k;
-use shadegrad_shaders::elementwise::{BcastParams, BinaryParams, SelectBcastParams, SelectParams, UnaryParams};
+use shadegrad_shaders::elementwise::{
+    BcastParams, BinaryParams, SelectBcastParams, SelectParams, TileParams, UnaryParams,
+};
 
 use crate::memory::Storage;
 use crate::{Gpu, Result};
@@ -86,6 +88,24 @@ impl Binary {
             Self::Ne => &k::BCAST_NE,
         }
     }
+
+    fn tile(self) -> &'static Kernel<TileParams, 2, 1> {
+        match self {
+            Self::Add => &k::TILE_ADD,
+            Self::Sub => &k::TILE_SUB,
+            Self::Mul => &k::TILE_MUL,
+            Self::Div => &k::TILE_DIV,
+            Self::Pow => &k::TILE_POW,
+            Self::Maximum => &k::TILE_MAXIMUM,
+            Self::Minimum => &k::TILE_MINIMUM,
+            Self::Gt => &k::TILE_GT,
+            Self::Ge => &k::TILE_GE,
+            Self::Lt => &k::TILE_LT,
+            Self::Le => &k::TILE_LE,
+            Self::Eq => &k::TILE_EQ,
+            Self::Ne => &k::TILE_NE,
+        }
+    }
 }
 
 /// `y = f(x)` over `n` floats.
@@ -133,7 +153,7 @@ fn fit(shape: &[usize], out: &[usize]) -> Fit {
         Fit::Full
     } else if n == 1 {
         Fit::Scalar
-    } else if out.ends_with(trimmed) && n % 4 == 0 {
+    } else if out.ends_with(trimmed) && n.is_multiple_of(4) {
         Fit::Row(n)
     } else {
         Fit::Other
@@ -166,8 +186,11 @@ pub fn binary(
         let params = BinaryParams { n4: n.div_ceil(4) as u32, gx, row4: (row / 4) as u32 };
         return gpu.dispatch(f.kernels()[i], [x, y], [z], params, grid);
     }
-    let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
     let joined = joined(out, [xshape, yshape]);
+    if let Some((params, grid)) = tile(gpu, &joined) {
+        return gpu.dispatch(f.tile(), [x, y], [z], params, grid);
+    }
+    let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
     let (mut dims, mut xs, mut ys) = ([1; 8], [0; 8], [0; 8]);
     for (i, &(d, [x, y])) in joined.iter().enumerate() {
         (dims[i], xs[i], ys[i]) = (d, x, y);
@@ -186,6 +209,34 @@ pub fn binary(
         ..BcastParams::default()
     };
     gpu.dispatch(f.broadcast(), [x, y], [z], params, grid)
+}
+
+/// Copies `x` over `out`, which its shape must broadcast to, by [`joined`] vectors; false, with nothing done, where that
+/// takes another kernel.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn broadcast(gpu: &Gpu, (x, xshape): (&Storage, &[usize]), z: &Storage, out: &[usize]) -> Result<bool> {
+    let dims: Vec<_> = joined(out, [xshape]).into_iter().map(|(d, [x])| (d, [x, 0])).collect();
+    let Some((params, grid)) = tile(gpu, &dims) else { return Ok(false) };
+    gpu.dispatch(&k::TILE_FIRST, [x], [z], params, grid)?;
+    Ok(true)
+}
+
+/// The parameters of a tile kernel over up to four dimensions as [`joined`] gives them, if it takes them.
+fn tile(gpu: &Gpu, dims: &[(u32, [u32; 2])]) -> Option<(TileParams, [u32; 3])> {
+    let at = |i: usize| dims.get(i).copied().unwrap_or((1, [0; 2]));
+    let [(inner, [xv, yv]), (rows, row), (mid, mids), (outer, outers)] = [at(0), at(1), at(2), at(3)];
+    let groups = u64::from(inner / 4 * rows.div_ceil(8)).div_ceil(256);
+    let limit = u64::from(gpu.caps().max_grid);
+    if dims.len() > 4 || !inner.is_multiple_of(4) || groups > limit || u64::from(mid) * u64::from(outer) > limit {
+        return None;
+    }
+    // The inner stride is 1 or 0. Vectors are counted in fours, which divide all strides of a tensor that has them.
+    let strides = |k: usize, v: u32| [row[k], mids[k], outers[k]].map(|s| if v == 1 { s / 4 } else { s });
+    let ([xrow, xmid, xouter], [yrow, ymid, youter]) = (strides(0, xv), strides(1, yv));
+    let params = TileParams { inner4: inner / 4, rows, mid, xv, yv, xrow, xmid, xouter, yrow, ymid, youter };
+    Some((params, [groups as u32, 1, mid * outer]))
 }
 
 /// Row-major strides of `shape`, last dimension first, 0 where the dimension is repeated.

@@ -2,7 +2,8 @@
 //   unary_*    y = f(x), four elements an invocation; f may have two scalar parameters a, b
 //   dunary_*   dx = dy * f'(x) in one pass, for activations
 //   binary_*   z = f(x, y) where each operand is full (v), one scalar (s) or a row repeated over the leading dimensions (r)
-//   bcast_*    z = f(x, y) under any broadcasting, one element an invocation
+//   tile_*     the same where the last dimension is a multiple of four and there are three more at most
+//   bcast_*    the same under any broadcasting, one element an invocation
 //   select_*   z = cond != 0 ? x : y, all full, or under any broadcasting
 #import activation
 
@@ -12,6 +13,7 @@
 #kernel dunary_$OP : OP in tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu square abs clamp
 #kernel binary_$OP_$X$Y : OP in add sub mul div pow maximum minimum gt ge lt le eq ne, X in v s r, Y in v s r if (X == v) + (Y == v) > 0
 #kernel bcast_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne
+#kernel tile_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne first
 #kernel select_$F : F in full bcast
 
 #if KERNEL == unary || KERNEL == dunary
@@ -131,7 +133,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 }
 #endif
 
-#if KERNEL == binary || KERNEL == bcast
+#if KERNEL == binary || KERNEL == bcast || KERNEL == tile
 fn f(u: f32, v: f32) -> f32 {
 #if OP == add
     return u + v;
@@ -159,7 +161,56 @@ fn f(u: f32, v: f32) -> f32 {
     return select(0.0, 1.0, u == v);
 #elif OP == ne
     return select(1.0, 0.0, u == v);
+#elif OP == first
+    return u;
 #endif
+}
+#endif
+
+#if KERNEL == tile
+// [outer][mid][rows][inner4 vec4s]. An operand has vec4s along the inner dimension (v = 1; its strides count vec4s) or one
+// number for all of it (v = 0); a stride of 0 repeats it. Whole numbers divide slowly, so that an invocation does eight rows.
+struct TileParams {
+    inner4: u32, rows: u32, mid: u32, xv: u32, yv: u32,
+    xrow: u32, xmid: u32, xouter: u32,
+    yrow: u32, ymid: u32, youter: u32,
+}
+var<immediate> p: TileParams;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+#if OP == first
+@group(0) @binding(1) var<storage, read_write> z: array<vec4<f32>>;
+#else
+@group(0) @binding(1) var<storage, read> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> z: array<vec4<f32>>;
+#endif
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let t = wid.x * ${GROUP}u + lid;
+    let block = t / p.inner4;
+    let j = t - block * p.inner4;
+    let outer = wid.z / p.mid;
+    let mid = wid.z - outer * p.mid;
+    let end = min(8u * block + 8u, p.rows);
+    let xbase = mid * p.xmid + outer * p.xouter + p.xv * j;
+    let ybase = mid * p.ymid + outer * p.youter + p.yv * j;
+    var u = vec4<f32>(0.0);
+    var v = vec4<f32>(0.0);
+    for (var row = 8u * block; row < end; row++) {
+#for k in 0..2
+#if k == 0 || OP != first
+        if (p.${k == 0 ? xrow : yrow} != 0u || row == 8u * block) {
+            let i = ${k == 0 ? xbase : ybase} + row * p.${k == 0 ? xrow : yrow};
+            if (p.${k == 0 ? xv : yv} == 1u) {
+                ${k == 0 ? u : v} = ${k == 0 ? x : y}[i];
+            } else {
+                ${k == 0 ? u : v} = vec4<f32>(${k == 0 ? x : y}[i / 4u][i % 4u]);
+            }
+        }
+#endif
+#endfor
+        z[(wid.z * p.rows + row) * p.inner4 + j] = vec4<f32>(f(u.x, v.x), f(u.y, v.y), f(u.z, v.z), f(u.w, v.w));
+    }
 }
 #endif
 

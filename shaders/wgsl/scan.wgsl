@@ -85,8 +85,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (u >= p.n) {
     return;
   }
-  let place = u % p.padded;
-  let row = u / p.padded;
+  let place = u & (p.padded - 1u);
+  let row = u >> firstTrailingBit(p.padded);
   let v = x[(row / p.inner * p.len + min(place, p.len - 1u)) * p.inner + row % p.inner];
   let b = bitcast<u32>(select(v, 0.0, v == 0.0));
   var k = select(select(b ^ 0x80000000u, ~b, (b >> 31u) == 1u), 0xffffffffu, sg_is_nan(v));
@@ -114,7 +114,7 @@ fn after(a: vec2<u32>, b: vec2<u32>) -> bool {
 @compute @workgroup_size($GROUP)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let t = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
-  let i = t / p.last * 2u * p.last + t % p.last;
+  let i = 2u * t - (t & (p.last - 1u));
   let j = i + p.last;
   if (j < p.n) {
     let a = pairs[i];
@@ -141,7 +141,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var d = min(size, ${BLOCK}u) >> 1u; d > 0u; d = d >> 1u) {
       workgroupBarrier();
       for (var t = lid; t < ${BLOCK / 2}u; t += ${GROUP}u) {
-        let i = t / d * 2u * d + t % d;
+        let i = 2u * t - (t & (d - 1u));
         let a = block[i];
         let b = block[i + d];
         if (after(a, b) == (((base + i) & (p.padded - 1u) & size) == 0u)) {

@@ -69,7 +69,7 @@ impl Tensor {
     }
 
     /// A unary function whose slope is computed from its input.
-    fn from_input<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
+    fn by_input<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
     where
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
@@ -78,7 +78,7 @@ impl Tensor {
     }
 
     /// A unary function whose slope is computed from its result.
-    fn from_output<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
+    fn by_output<S>(&self, op: &'static str, f: Unary, slope: S) -> Result<Tensor>
     where
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
@@ -102,47 +102,47 @@ impl Tensor {
 
     /// `e^x`.
     pub fn exp(&self) -> Result<Tensor> {
-        self.from_output("exp", Unary::Exp, |y| Ok(y.clone()))
+        self.by_output("exp", Unary::Exp, |y| Ok(y.clone()))
     }
 
     /// Natural logarithm.
     pub fn log(&self) -> Result<Tensor> {
-        self.from_input("log", Unary::Log, Tensor::recip)
+        self.by_input("log", Unary::Log, Tensor::recip)
     }
 
     /// `log(1 + x)`, accurate near 0.
     pub fn log1p(&self) -> Result<Tensor> {
-        self.from_input("log1p", Unary::Log1p, |x| x.add_scalar(1.0)?.recip())
+        self.by_input("log1p", Unary::Log1p, |x| x.add_scalar(1.0)?.recip())
     }
 
     /// `e^x - 1`, accurate near 0.
     pub fn expm1(&self) -> Result<Tensor> {
-        self.from_output("expm1", Unary::Expm1, |y| y.add_scalar(1.0))
+        self.by_output("expm1", Unary::Expm1, |y| y.add_scalar(1.0))
     }
 
     /// Square root.
     pub fn sqrt(&self) -> Result<Tensor> {
-        self.from_output("sqrt", Unary::Sqrt, |y| y.recip()?.mul_scalar(0.5))
+        self.by_output("sqrt", Unary::Sqrt, |y| y.recip()?.mul_scalar(0.5))
     }
 
     /// `1 / sqrt(x)`.
     pub fn rsqrt(&self) -> Result<Tensor> {
-        self.from_output("rsqrt", Unary::Rsqrt, |y| y.square()?.mul(y)?.mul_scalar(-0.5))
+        self.by_output("rsqrt", Unary::Rsqrt, |y| y.square()?.mul(y)?.mul_scalar(-0.5))
     }
 
     /// `1 / x`.
     pub fn recip(&self) -> Result<Tensor> {
-        self.from_output("recip", Unary::Recip, |y| y.square()?.neg())
+        self.by_output("recip", Unary::Recip, |y| y.square()?.neg())
     }
 
     /// Sine.
     pub fn sin(&self) -> Result<Tensor> {
-        self.from_input("sin", Unary::Sin, Tensor::cos)
+        self.by_input("sin", Unary::Sin, Tensor::cos)
     }
 
     /// Cosine.
     pub fn cos(&self) -> Result<Tensor> {
-        self.from_input("cos", Unary::Cos, |x| x.sin()?.neg())
+        self.by_input("cos", Unary::Cos, |x| x.sin()?.neg())
     }
 
     /// Hyperbolic tangent.
@@ -214,7 +214,7 @@ impl Tensor {
 
     /// The error function.
     pub fn erf(&self) -> Result<Tensor> {
-        self.from_input("erf", Unary::Erf, |x| x.square()?.neg()?.exp()?.mul_scalar(std::f32::consts::FRAC_2_SQRT_PI))
+        self.by_input("erf", Unary::Erf, |x| x.square()?.neg()?.exp()?.mul_scalar(std::f32::consts::FRAC_2_SQRT_PI))
     }
 
     /// `x^2`.

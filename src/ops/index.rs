@@ -300,10 +300,23 @@ impl Tensor {
         let out = if self.numel() == numel_of("broadcast_to", shape)? {
             self.want_words("broadcast_to")?;
             self.with(shape, None, None)
+        } else if let Some(out) = self.repeated(shape)? {
+            out
         } else {
             self.gathered("broadcast_to", shape, 0, &from)?
         };
         Ok(out.record("broadcast_to", &[self], move |_, grad| Ok(vec![Some(grad.sum_to(&before)?)])))
+    }
+
+    /// [`Tensor::broadcast_to`] by vectors, for the shapes that allow it. Words that are no floats go the other way: their
+    /// bits might not survive.
+    fn repeated(&self, shape: &[usize]) -> Result<Option<Tensor>> {
+        if self.dtype() != DType::F32 || shape.contains(&0) {
+            return Ok(None);
+        }
+        let out = Tensor::empty(self.gpu(), shape, DType::F32, "broadcast_to")?;
+        let source = (self.storage(), self.shape());
+        Ok(shadegrad_kernels::elementwise::broadcast(self.gpu(), source, out.storage(), shape)?.then_some(out))
     }
 
     /// Reverses the order along each of `axes`.

@@ -175,6 +175,23 @@ fn binaries() -> Vec<Case> {
             cases.push(case.grad(name.ends_with("imum")).no_second_order("kinks at ties"));
         }
     }
+    // Vectors along the last dimension, by blocks of eight rows, under one to three more; then dimensions too many for that.
+    let tiles: [(&[usize], &[usize]); 9] = [
+        (&[17, 12], &[17, 1]),
+        (&[9, 1], &[9, 8]),
+        (&[2, 1, 8], &[2, 9, 8]),
+        (&[2, 9, 1], &[2, 1, 4]),
+        (&[2, 1, 3, 1], &[1, 8, 1, 4]),
+        (&[3, 5, 1, 8], &[5, 10, 1]),
+        (&[2, 3, 1, 2, 4], &[2, 1, 5, 2, 1]),
+        (&[2, 1, 2, 1, 2, 4], &[1, 3, 1, 3, 1, 4]),
+        (&[300, 1, 4], &[7, 1]),
+    ];
+    for (a, b) in tiles {
+        let grad = a.len() == 2;
+        cases.push(binary(format!("sub_{a:?}_{b:?}"), [rand(a), rand(b)], Tensor::sub, |a, b| a - b).grad(grad));
+        cases.push(binary(format!("gt_{a:?}_{b:?}"), [rand(a), rand(b)], Tensor::gt, oracle::gt).grad(false));
+    }
     let eight = [[2, 1, 3, 1, 2, 1, 2, 1], [1, 2, 1, 2, 1, 3, 1, 2]];
     cases.push(binary("mul_rank8".into(), eight.map(|s| rand(&s)), Tensor::mul, |a, b| a * b).grad(false));
     cases.push(binary("sub_long_row".into(), [rand(&[37, 100]), rand(&[100])], Tensor::sub, |a, b| a - b).grad(false));
