@@ -49,7 +49,6 @@ pub fn cholesky(gpu: &Gpu, a: &Storage, l: &Storage, batch: usize, n: usize) -> 
             step: (rows * w) as u32,
             count: batch as u32,
             gx,
-            ..Default::default()
         };
         gpu.dispatch(&s::LINALG_FACTOR, [done], [l], params, grid)?;
         if rows > w {
@@ -169,7 +168,6 @@ impl Job {
             has_k: u32::from(self.has_known),
             backward: u32::from(self.backward),
             count: (groups * self.batch) as u32,
-            ..Default::default()
         };
         Ok((params, grid))
     }

@@ -194,7 +194,7 @@ fn choose(gpu: &Gpu, d: &Dims) -> Choice {
 fn splits(class: Class, tiles: usize, k: usize) -> usize {
     let (enough, least, most) = match class {
         // Only few cores, but a single workgroup must not keep all but one of them waiting.
-        Class::Software => (16, 512, 16),
+        Class::Software => (32, 512, 16),
         Class::Integrated => (32, 256, 16),
         Class::Discrete => (264, 256, 16),
     };
@@ -289,7 +289,6 @@ fn launch(
             Some(_) => 1,
         },
         alpha: d.alpha,
-        ..Default::default()
     };
     let (left, right) = if swap { (b, a) } else { (a, b) };
     // Something must be bound; without a bias nothing of it is used.
@@ -321,7 +320,7 @@ impl Operand {
 
     /// Whether every row begins at a multiple of four floats.
     fn is_aligned(&self) -> bool {
-        (self.offset | self.ld | self.batch[0] | self.batch[1]) % 4 == 0
+        (self.offset | self.ld | self.batch[0] | self.batch[1]).is_multiple_of(4)
     }
 
     /// Floats that a storage must have for it.
@@ -382,7 +381,6 @@ fn add_parts(gpu: &Gpu, sums: &Storage, c: &Storage, d: &Dims, epilogue: Epilogu
         ci: c_batch[1] as u32,
         bias: u32::from(epilogue.bias.is_some()),
         alpha: d.alpha,
-        ..Default::default()
     };
     gpu.dispatch(&r::GEMM_SUM, [sums, epilogue.bias.unwrap_or(sums)], [c], params, grid)
 }

@@ -3,6 +3,7 @@
 mod augment;
 mod autograd;
 mod hazards;
+mod linalg;
 mod memory;
 mod nn;
 mod optim;

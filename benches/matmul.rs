@@ -1,0 +1,73 @@
+//! Matrix products in floating-point operations per second, and Cholesky factors. One core's second on a software driver:
+//! see `support`.
+
+mod support;
+
+use criterion::measurement::Measurement;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use shadegrad::kernels::linalg;
+use shadegrad::kernels::matmul::{Dims, Epilogue, matmul};
+use shadegrad::{Gpu, Options, Tensor};
+use support::CpuTime;
+
+fn measure(gpu: &Gpu, b: &mut criterion::Bencher<'_, CpuTime>, run: &dyn Fn()) {
+    b.iter_custom(|times| {
+        let clock = CpuTime::default();
+        gpu.wait().expect("device");
+        let start = clock.start();
+        (0..times).for_each(|_| run());
+        gpu.wait().expect("device");
+        clock.end(start)
+    });
+}
+
+fn products(c: &mut Criterion<CpuTime>) {
+    let gpu =
+        Gpu::new(Options { checked: Some(false), ..Options::from_env().expect("environment") }).expect("a GPU driver");
+    let fill = |n: usize| Tensor::full(&gpu, &[n], 0.5).expect("memory");
+    let mut group = c.benchmark_group("matmul");
+    // Squares, a layer forward, its weight gradient, a classifier, one row, attention scores.
+    let all = ["nn", "nt", "tn", "tt"];
+    let sizes: [([usize; 4], &[&str]); 8] = [
+        ([512, 512, 512, 1], &all),
+        ([256, 256, 256, 1], &["nn"]),
+        ([500, 510, 511, 1], &["nn"]),
+        ([256, 384, 128, 1], &["nt"]),
+        ([128, 384, 10_000, 1], &["tn"]),
+        ([128, 10, 512, 1], &["nt"]),
+        ([1, 1024, 1024, 1], &["nt"]),
+        ([49, 49, 32, 96], &["nt"]),
+    ];
+    for ([m, n, k, batch], kinds) in sizes {
+        let (x, w, y) = (fill(batch * m * k), fill(batch * k * n), fill(batch * m * n));
+        group.throughput(Throughput::Elements((2 * batch * m * n * k) as u64));
+        for kind in kinds {
+            let d = Dims::new(m, n, k, kind.starts_with('t'), kind.ends_with('t')).batched(batch, false, false);
+            group.bench_function(BenchmarkId::new(*kind, format!("{m}x{n}x{k}x{batch}")), |b| {
+                measure(&gpu, b, &|| {
+                    matmul(&gpu, x.storage(), w.storage(), y.storage(), &d, Epilogue::default()).expect("matmul");
+                });
+            });
+        }
+    }
+    for n in [64, 256] {
+        let a = Tensor::eye(&gpu, n).expect("memory");
+        let l = fill(n * n);
+        group.throughput(Throughput::Elements((n * n * n / 3) as u64));
+        group.bench_function(BenchmarkId::new("cholesky", n), |b| {
+            measure(&gpu, b, &|| linalg::cholesky(&gpu, a.storage(), l.storage(), 1, n).expect("cholesky"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .with_measurement(CpuTime::default())
+        .sample_size(10)
+        .warm_up_time(std::time::Duration::from_millis(200))
+        .measurement_time(std::time::Duration::from_millis(1000));
+    targets = products
+}
+criterion_main!(benches);
