@@ -29,7 +29,6 @@ pub fn gather(
     let params = k::GatherParams {
         n: n as u32,
         gx,
-        rank: dims.len() as u32,
         k: xshape[axis] as u32,
         step: xs[axis] as u32,
         dims0,
@@ -38,7 +37,12 @@ pub fn gather(
         xs1,
         ..Default::default()
     };
-    gpu.dispatch(&k::GATHER, [x, index], [y], params, grid)
+    let kernel = match dims.len() {
+        0..=2 => &k::GATHER_2,
+        3..=4 => &k::GATHER_4,
+        _ => &k::GATHER_8,
+    };
+    gpu.dispatch(kernel, [x, index], [y], params, grid)
 }
 
 /// Rows `index[0..len]` of `x [outer, rows, inner]`: `y [outer, len, inner]`, elements of four bytes.

@@ -1,5 +1,6 @@
 //! Copies between strided layouts: everything that only moves elements of four bytes.
 
+use shadegrad_shaders::Kernel;
 use shadegrad_shaders::index as k;
 use shadegrad_shaders::index::MapParams;
 
@@ -9,6 +10,15 @@ use crate::{Class, Gpu, Result};
 /// Contiguous copies of at least this many bytes go to the copy engine; shorter ones would cost more in the change from
 /// computing to copying than they save.
 const COPY_BYTES: usize = 1 << 18;
+
+/// One map for at most two, three, four and eight dimensions.
+type Maps = [&'static Kernel<MapParams, 1, 1>; 4];
+
+static MAP_1: Maps = [&k::MAP_1_2, &k::MAP_1_3, &k::MAP_1_4, &k::MAP_1_8];
+static MAP_4: Maps = [&k::MAP_4_2, &k::MAP_4_3, &k::MAP_4_4, &k::MAP_4_8];
+static MAP_G4: Maps = [&k::MAP_G4_2, &k::MAP_G4_3, &k::MAP_G4_4, &k::MAP_G4_8];
+static MAP_S4: Maps = [&k::MAP_S4_2, &k::MAP_S4_3, &k::MAP_S4_4, &k::MAP_S4_8];
+static MAP_T4: Maps = [&k::MAP_T4_2, &k::MAP_T4_3, &k::MAP_T4_4, &k::MAP_T4_8];
 
 /// One dimension of a copy: how often, and how far apart the elements lie on either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +80,7 @@ pub fn copy(gpu: &Gpu, x: &Storage, x0: usize, y: &Storage, y0: usize, dims: &[D
     let by4 = |v: isize| v % 4 == 0;
     let offsets = (x0 as isize, y0 as isize);
     let Some((&last, outer)) = dims.split_last() else {
-        return map(gpu, &k::MAP_1, x, y, offsets, (0, 0), &dims);
+        return map(gpu, &MAP_1, x, y, offsets, (0, 0), &dims);
     };
     let y_blocks = last.to == 1 && last.len % 4 == 0 && by4(offsets.1) && outer.iter().all(|d| by4(d.to));
     if y_blocks && last.from == 1 && by4(offsets.0) && outer.iter().all(|d| by4(d.from)) {
@@ -78,7 +88,7 @@ pub fn copy(gpu: &Gpu, x: &Storage, x0: usize, y: &Storage, y0: usize, dims: &[D
         if let Some(d) = dims.last_mut() {
             *d = Dim { len: d.len / 4, from: 1, to: 1 };
         }
-        return map(gpu, &k::MAP_4, x, y, (offsets.0 / 4, offsets.1 / 4), (0, 0), &dims);
+        return map(gpu, &MAP_4, x, y, (offsets.0 / 4, offsets.1 / 4), (0, 0), &dims);
     }
     // The dimension that is contiguous in x, where another is in y: whole 4x4 blocks change hands.
     let a = outer.iter().position(|d| d.from == 1 && d.len % 4 == 0);
@@ -91,16 +101,17 @@ pub fn copy(gpu: &Gpu, x: &Storage, x0: usize, y: &Storage, y0: usize, dims: &[D
         };
         let blocks: Vec<Dim> = dims.iter().enumerate().map(|(i, d)| block(i, d)).collect();
         let apart = (last.from / 4, outer[a].to / 4);
-        return map(gpu, &k::MAP_T4, x, y, (offsets.0 / 4, offsets.1 / 4), apart, &blocks);
+        return map(gpu, &MAP_T4, x, y, (offsets.0 / 4, offsets.1 / 4), apart, &blocks);
     }
     if y_blocks {
         let mut blocks: Vec<Dim> = dims.iter().map(|d| Dim { to: d.to / 4, ..*d }).collect();
         if let Some(d) = blocks.last_mut() {
             *d = Dim { len: d.len / 4, from: 4 * d.from, to: 1 };
         }
-        return map(gpu, &k::MAP_G4, x, y, (offsets.0, offsets.1 / 4), (last.from, 0), &blocks);
+        let kernels = if last.from == 0 { &MAP_S4 } else { &MAP_G4 };
+        return map(gpu, kernels, x, y, (offsets.0, offsets.1 / 4), (last.from, 0), &blocks);
     }
-    map(gpu, &k::MAP_1, x, y, offsets, (0, 0), &dims)
+    map(gpu, &MAP_1, x, y, offsets, (0, 0), &dims)
 }
 
 /// Batch, rows and columns of the source if the copy is a plain transposition of whole matrices.
@@ -144,7 +155,7 @@ pub(crate) fn reversed(values: impl DoubleEndedIterator<Item = isize>, empty: u3
 
 fn map(
     gpu: &Gpu,
-    kernel: &shadegrad_shaders::Kernel<MapParams, 1, 1>,
+    kernels: &Maps,
     x: &Storage,
     y: &Storage,
     (x0, y0): (isize, isize),
@@ -159,12 +170,12 @@ fn map(
     let params = MapParams {
         n: n as u32,
         gx,
-        rank: dims.len() as u32,
+        pad0: 0,
         x0: x0 as u32,
         y0: y0 as u32,
         xb: xb as u32,
         ya: ya as u32,
-        pad: 0,
+        pad1: 0,
         dims0,
         dims1,
         xs0,
@@ -172,6 +183,12 @@ fn map(
         ys0,
         ys1,
     };
+    let kernel = kernels[match dims.len() {
+        0..=2 => 0,
+        3 => 1,
+        4 => 2,
+        _ => 3,
+    }];
     gpu.dispatch(kernel, [x], [y], params, grid)
 }
 

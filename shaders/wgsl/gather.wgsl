@@ -1,5 +1,5 @@
 // Reading and adding at places that an index tensor names. Indices past the end are clamped to the last element.
-//   gather        y[i] = x[offset(i) + index[i] * step]
+//   gather_$R     y[i] = x[offset(i) + index[i] * step] in at most R dimensions
 //   rows_$U       x [outer, k, inner], index [len] -> y [outer, len, inner]; U elements at once
 //   rows_bytes    the same for rows of bytes, outer = 1
 //   scatter_full  y[offset(f) + index[f, j] * so] += s[f, j], one fibre f an invocation, j in order: no atomics
@@ -8,7 +8,9 @@
 //   one_hot       y [n, k]: 1 where the column is the row's index, else 0
 // The scatters split their work over invocations twice: into chunks of j, each with a partial result of its own, and into
 // ranges of targets, of which every invocation reads all indices but adds only at its own.
-#kernel gather
+#import divide
+
+#kernel gather_$R : R in 2 4 8
 #kernel rows_$U : U in 1 4
 #kernel rows_bytes
 #kernel scatter_full
@@ -21,7 +23,7 @@
 struct GatherParams {
   n: u32, // elements of y
   gx: u32, // workgroups in x of the folded grid
-  rank: u32, // dimensions in use
+  pad3: u32, // unused
   k: u32, // length of the axis in x
   step: u32, // stride of the axis in x
   pad0: u32, pad1: u32, pad2: u32,
@@ -39,13 +41,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (i < p.n) {
     var rest = i;
     var a = min(index[i], p.k - 1u) * p.step;
-#for d in 0..8
-    if (p.rank > ${d}u) {
-      let q = rest / p.dims${d / 4}[${d % 4}];
-      a += (rest - q * p.dims${d / 4}[${d % 4}]) * p.xs${d / 4}[${d % 4}];
-      rest = q;
+#for d in 0..R - 1
+    {
+      let r = sg_divide(rest, p.dims${d / 4}[${d % 4}]);
+      a += r.y * p.xs${d / 4}[${d % 4}];
+      rest = r.x;
     }
 #endfor
+    // The outermost dimension takes what is left.
+    a += rest * p.xs${(R - 1) / 4}[${(R - 1) % 4}];
     y[i] = x[a];
   }
 }
@@ -73,10 +77,10 @@ var<immediate> p: RowsParams;
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let i = (wid.y * p.gx + wid.x) * 256u + lid;
   if (i < p.n) {
-    let q = i / p.inner;
-    let o = q / p.len;
-    let row = min(index[q - o * p.len], p.k - 1u);
-    y[i] = x[(o * p.k + row) * p.inner + (i - q * p.inner)];
+    let c = sg_divide(i, p.inner);
+    let o = sg_divide(c.x, p.len);
+    let row = min(index[o.y], p.k - 1u);
+    y[i] = x[(o.x * p.k + row) * p.inner + c.y];
   }
 }
 #endif
@@ -101,9 +105,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var word = 0u;
 #for b in 0..4
     {
-      let at = 4u * i + ${b}u;
-      let r = min(at / p.row, p.len - 1u);
-      let source = min(index[r], p.k - 1u) * p.row + at % p.row;
+      let at = sg_divide(4u * i + ${b}u, p.row);
+      let source = min(index[min(at.x, p.len - 1u)], p.k - 1u) * p.row + at.y;
       word |= ((x[source / 4u] >> (8u * (source % 4u))) & 255u) << ${8 * b}u;
     }
 #endfor
@@ -246,9 +249,9 @@ var<immediate> p: OneHotParams;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
 fn hot(e: u32) -> f32 {
-  let r = e / p.k;
+  let r = sg_divide(e, p.k);
   // The padding after the last row has no index.
-  return select(0.0, 1.0, index[min(r, p.rows - 1u)] == e - r * p.k);
+  return select(0.0, 1.0, index[min(r.x, p.rows - 1u)] == r.y);
 }
 
 @compute @workgroup_size(256)

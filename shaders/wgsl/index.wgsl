@@ -1,11 +1,15 @@
 // Copies 4-byte elements between strided layouts: every operation that only moves elements is one of these.
+// Every map has a variant for at most R dimensions: drivers without branches compute what the others would skip.
 //   map_1      y[y0 + sum r ys] = x[x0 + sum r xs] for every r of dims
 //   map_4      the same for whole vec4s: strides and offsets are in vec4s
-//   map_g4     four elements of x, xb apart (0: one element repeated), become one vec4 of y
+//   map_g4     four elements of x, xb apart, become one vec4 of y
+//   map_s4     one element of x fills one vec4 of y
 //   map_t4     a 4x4 block: four vec4s of x, xb apart, are transposed into four vec4s of y, ya apart
 //   transpose_tile  batches of matrices through workgroup memory, so that reads and writes are both contiguous
 //   triangle   the part of matrices on and below (or above) a diagonal, zeros elsewhere
-#kernel map_$U : U in 1 4 g4 t4
+#import divide
+
+#kernel map_$U_$R : U in 1 4 g4 s4 t4, R in 2 3 4 8
 #kernel transpose_tile
 #kernel triangle
 
@@ -14,12 +18,12 @@
 struct MapParams {
   n: u32, // product of dims
   gx: u32, // workgroups in x of the folded grid
-  rank: u32, // dimensions in use
+  pad0: u32, // unused
   x0: u32, // first element of x
   y0: u32, // first element of y
   xb: u32, // see above
   ya: u32, // see above
-  pad: u32, // unused
+  pad1: u32, // unused
   dims0: vec4<u32>, dims1: vec4<u32>,
   xs0: vec4<u32>, xs1: vec4<u32>,
   ys0: vec4<u32>, ys1: vec4<u32>,
@@ -29,7 +33,7 @@ var<immediate> p: MapParams;
 #if U == 1
 #define X u32
 #define Y u32
-#elif U == g4
+#elif U == g4 || U == s4
 #define X u32
 #define Y vec4<u32>
 #else
@@ -46,23 +50,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var rest = i;
     var a = p.x0;
     var b = p.y0;
-#for d in 0..8
-    if (p.rank > ${d}u) {
-      let q = rest / p.dims${d / 4}[${d % 4}];
-      let r = rest - q * p.dims${d / 4}[${d % 4}];
-      a += r * p.xs${d / 4}[${d % 4}];
-      b += r * p.ys${d / 4}[${d % 4}];
-      rest = q;
+#for d in 0..R - 1
+    {
+      let r = sg_divide(rest, p.dims${d / 4}[${d % 4}]);
+      a += r.y * p.xs${d / 4}[${d % 4}];
+      b += r.y * p.ys${d / 4}[${d % 4}];
+      rest = r.x;
     }
 #endfor
+    // The outermost dimension takes what is left.
+    a += rest * p.xs${(R - 1) / 4}[${(R - 1) % 4}];
+    b += rest * p.ys${(R - 1) / 4}[${(R - 1) % 4}];
 #if U == 1 || U == 4
     y[b] = x[a];
+#elif U == s4
+    y[b] = vec4<u32>(x[a]);
 #elif U == g4
-    if (p.xb == 0u) {
-      y[b] = vec4<u32>(x[a]);
-    } else {
-      y[b] = vec4<u32>(x[a], x[a + p.xb], x[a + 2u * p.xb], x[a + 3u * p.xb]);
-    }
+    y[b] = vec4<u32>(x[a], x[a + p.xb], x[a + 2u * p.xb], x[a + 3u * p.xb]);
 #else
     let v0 = x[a];
     let v1 = x[a + p.xb];
@@ -134,9 +138,9 @@ var<immediate> p: TriangleParams;
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let i = (wid.y * p.gx + wid.x) * 256u + lid;
   if (i < p.n) {
-    let q = i / p.cols;
-    let c = i32(i - q * p.cols);
-    let r = i32(q % p.rows);
+    let q = sg_divide(i, p.cols);
+    let c = i32(q.y);
+    let r = i32(sg_divide(q.x, p.rows).y);
     let keep = select(c - r <= p.diagonal, c - r >= p.diagonal, p.upper == 1u);
     y[i] = select(0u, x[i], keep);
   }

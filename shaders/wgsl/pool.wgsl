@@ -5,6 +5,8 @@
 //   unmax   dx = sum of dy over the windows whose largest element this is; every pixel looks for its windows
 //   avg     y = sum over the window / its area (kh * kw, also place it reaches past the image)
 //   unavg   dx = sum of dy / area over the windows that hold the pixel
+#import divide
+
 #kernel max_$U_$M : U in 1 4, M in window adaptive
 #kernel avg_$U_$M : U in 1 4, M in window adaptive
 #kernel unmax_$U_$M : U in 1 4, M in window adaptive tiles
@@ -55,7 +57,7 @@ var<immediate> p: PoolParams;
 // First and past-last pixel of window o along one axis.
 fn span(o: u32, size: u32, count: u32, kernel: u32, stride: u32, padding: u32) -> vec2<u32> {
 #if M == adaptive
-  return vec2<u32>(o * size / count, ((o + 1u) * size + count - 1u) / count);
+  return vec2<u32>(sg_divide(o * size, count).x, sg_divide((o + 1u) * size + count - 1u, count).x);
 #else
   let a = o * stride;
   return vec2<u32>(max(a, padding) - padding, min(max(a + kernel, padding) - padding, size));
@@ -65,10 +67,10 @@ fn span(o: u32, size: u32, count: u32, kernel: u32, stride: u32, padding: u32) -
 // First and past-last window that holds pixel i along one axis.
 fn holders(i: u32, size: u32, count: u32, kernel: u32, stride: u32, padding: u32) -> vec2<u32> {
 #if M == adaptive
-  return vec2<u32>(i * count / size, ((i + 1u) * count + size - 1u) / size);
+  return vec2<u32>(sg_divide(i * count, size).x, sg_divide((i + 1u) * count + size - 1u, size).x);
 #else
   let a = i + padding;
-  return vec2<u32>((max(a + stride, kernel) - kernel) / stride, min(a / stride + 1u, count));
+  return vec2<u32>(sg_divide(max(a + stride, kernel) - kernel, stride).x, min(sg_divide(a, stride).x + 1u, count));
 #endif
 }
 
@@ -76,20 +78,20 @@ fn holders(i: u32, size: u32, count: u32, kernel: u32, stride: u32, padding: u32
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let i = (wid.y * p.gx + wid.x) * 256u + lid;
   if (i < p.n) {
-    let q = i / p.c;
-    let c = i - q * p.c;
+    let pixel = sg_divide(i, p.c);
+    let c = pixel.y;
 #if KERNEL == max || KERNEL == avg || KERNEL == pick || M == tiles
-    let rows = q / p.ow;
-    let ox = q - rows * p.ow;
-    let b = rows / p.oh;
-    let oy = rows - b * p.oh;
-    let base = b * p.h * p.w * p.c + c;
+    let row = sg_divide(pixel.x, p.ow);
+    let ox = row.y;
+    let image = sg_divide(row.x, p.oh);
+    let oy = image.y;
+    let base = image.x * p.h * p.w * p.c + c;
 #else
-    let rows = q / p.w;
-    let ix = q - rows * p.w;
-    let b = rows / p.h;
-    let iy = rows - b * p.h;
-    let base = b * p.oh * p.ow * p.c + c;
+    let row = sg_divide(pixel.x, p.w);
+    let ix = row.y;
+    let image = sg_divide(row.x, p.h);
+    let iy = image.y;
+    let base = image.x * p.oh * p.ow * p.c + c;
     let ys = holders(iy, p.h, p.oh, p.kh, p.sh, p.ph);
     let xs = holders(ix, p.w, p.ow, p.kw, p.sw, p.pw);
 #endif

@@ -6,6 +6,8 @@
 //   sample_x               gradient for x: one channel unit of one image an invocation, positions in order, for a range of
 //                          its pixels; without atomics and always in the same order
 //   corners                the pixels around the positions of a grid, for composing derivatives from other operations
+#import divide
+
 #kernel nearest_$U : U in 1 4
 #kernel unnearest_$U : U in 1 4
 #kernel bilinear_$U : U in 1 4
@@ -36,12 +38,23 @@ var<immediate> p: ResizeParams;
 @group(0) @binding(0) var<storage, read> x: array<$F>;
 @group(0) @binding(1) var<storage, read_write> y: array<$F>;
 
+struct Place {
+  low: u32, // the pixel before the position
+  high: u32, // the pixel after it; the same one at the end
+  f: f32, // distance from the first
+}
+
+// Where output o lies in the input.
+fn place(o: u32, size: u32, m: i32, m0: i32, d: i32) -> Place {
+  let q = sg_divide(u32(max(i32(o) * m + m0, 0)), u32(d));
+  let low = min(q.x, size - 1u);
+  return Place(low, min(low + 1u, size - 1u), f32(q.y) / f32(d));
+}
+
 // Share of output o that comes from input i of size.
 fn share(o: u32, i: u32, size: u32, m: i32, m0: i32, d: i32) -> f32 {
-  let at = max(i32(o) * m + m0, 0);
-  let low = min(u32(at / d), size - 1u);
-  let f = f32(at - i32(low) * d) / f32(d);
-  return select(0.0, 1.0 - f, low == i) + select(0.0, f, min(low + 1u, size - 1u) == i);
+  let at = place(o, size, m, m0, d);
+  return select(0.0, 1.0 - at.f, at.low == i) + select(0.0, at.f, at.high == i);
 }
 
 // First and past-last output that may hold input i.
@@ -49,54 +62,52 @@ fn holders(i: u32, size: u32, count: u32, m: i32, m0: i32, d: i32) -> vec2<u32> 
   if (m == 0) {
     return vec2<u32>(0u, count);
   }
-  let first = max((d * (i32(i) - 1) - m0) / m, 0);
-  let end = clamp((d * (i32(i) + 1) - m0) / m + 1, 0, i32(count));
-  return vec2<u32>(select(u32(first), 0u, i == 0u), select(u32(end), count, i + 1u == size));
+  let first = sg_divide(u32(max(d * (i32(i) - 1) - m0, 0)), u32(m)).x;
+  let end = min(sg_divide(u32(max(d * (i32(i) + 1) - m0, 0)), u32(m)).x + 1u, count);
+  return vec2<u32>(select(first, 0u, i == 0u), select(end, count, i + 1u == size));
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
   let i = (wid.y * p.gx + wid.x) * 256u + lid;
   if (i < p.n) {
-    let q = i / p.c;
-    let c = i - q * p.c;
+    let pixel = sg_divide(i, p.c);
+    let c = pixel.y;
 #if KERNEL == nearest || KERNEL == bilinear
-    let rows = q / p.ow;
-    let ox = q - rows * p.ow;
-    let b = rows / p.oh;
-    let oy = rows - b * p.oh;
-    let base = b * p.h * p.w * p.c + c;
+    let row = sg_divide(pixel.x, p.ow);
+    let ox = row.y;
+    let image = sg_divide(row.x, p.oh);
+    let oy = image.y;
+    let base = image.x * p.h * p.w * p.c + c;
 #else
-    let rows = q / p.w;
-    let ix = q - rows * p.w;
-    let b = rows / p.h;
-    let iy = rows - b * p.h;
-    let base = b * p.oh * p.ow * p.c + c;
+    let row = sg_divide(pixel.x, p.w);
+    let ix = row.y;
+    let image = sg_divide(row.x, p.h);
+    let iy = image.y;
+    let base = image.x * p.oh * p.ow * p.c + c;
 #endif
 #if KERNEL == nearest
-    y[i] = x[base + ((oy * p.h / p.oh) * p.w + ox * p.w / p.ow) * p.c];
+    y[i] = x[base + (sg_divide(oy * p.h, p.oh).x * p.w + sg_divide(ox * p.w, p.ow).x) * p.c];
 #elif KERNEL == unnearest
     var sum = $F(0.0);
-    let y1 = ((iy + 1u) * p.oh + p.h - 1u) / p.h;
-    let x1 = ((ix + 1u) * p.ow + p.w - 1u) / p.w;
-    for (var oy = (iy * p.oh + p.h - 1u) / p.h; oy < y1; oy++) {
-      for (var ox = (ix * p.ow + p.w - 1u) / p.w; ox < x1; ox++) {
+    let y0 = sg_divide(iy * p.oh + p.h - 1u, p.h).x;
+    let y1 = sg_divide((iy + 1u) * p.oh + p.h - 1u, p.h).x;
+    let x0 = sg_divide(ix * p.ow + p.w - 1u, p.w).x;
+    let x1 = sg_divide((ix + 1u) * p.ow + p.w - 1u, p.w).x;
+    for (var oy = y0; oy < y1; oy++) {
+      for (var ox = x0; ox < x1; ox++) {
         sum += x[base + (oy * p.ow + ox) * p.c];
       }
     }
     y[i] = sum;
 #elif KERNEL == bilinear
-    let ay = max(i32(oy) * p.my + p.my0, 0);
-    let ax = max(i32(ox) * p.mx + p.mx0, 0);
-    let y0 = min(u32(ay / p.dy), p.h - 1u);
-    let x0 = min(u32(ax / p.dx), p.w - 1u);
-    let y1 = min(y0 + 1u, p.h - 1u);
-    let x1 = min(x0 + 1u, p.w - 1u);
-    let fy = f32(ay - i32(y0) * p.dy) / f32(p.dy);
-    let fx = f32(ax - i32(x0) * p.dx) / f32(p.dx);
-    let top = x[base + (y0 * p.w + x0) * p.c] * (1.0 - fx) + x[base + (y0 * p.w + x1) * p.c] * fx;
-    let bottom = x[base + (y1 * p.w + x0) * p.c] * (1.0 - fx) + x[base + (y1 * p.w + x1) * p.c] * fx;
-    y[i] = top * (1.0 - fy) + bottom * fy;
+    let ay = place(oy, p.h, p.my, p.my0, p.dy);
+    let ax = place(ox, p.w, p.mx, p.mx0, p.dx);
+    let top = base + ay.low * p.w * p.c;
+    let bottom = base + ay.high * p.w * p.c;
+    let upper = x[top + ax.low * p.c] * (1.0 - ax.f) + x[top + ax.high * p.c] * ax.f;
+    let lower = x[bottom + ax.low * p.c] * (1.0 - ax.f) + x[bottom + ax.high * p.c] * ax.f;
+    y[i] = upper * (1.0 - ay.f) + lower * ay.f;
 #else
     let ys = holders(iy, p.h, p.oh, p.my, p.my0, p.dy);
     let xs = holders(ix, p.w, p.ow, p.mx, p.mx0, p.dx);
@@ -195,9 +206,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let i = (wid.y * p.gx + wid.x) * 64u + lid;
   if (i < p.n) {
 #if KERNEL == sample
-    let q = i / p.c;
-    let at = place(grid[q]);
-    let base = (q / p.m) * p.h * p.w * p.c + (i - q * p.c);
+    let q = sg_divide(i, p.c);
+    let at = place(grid[q.x]);
+    let base = sg_divide(q.x, p.m).x * p.h * p.w * p.c + q.y;
     let iy = at.corner.y;
     let ix = at.corner.x;
     let top = fetch(base, iy, ix) * (1.0 - at.f.x) + fetch(base, iy, ix + 1) * at.f.x;

@@ -53,9 +53,31 @@ impl Tensor {
             k::gather(self.gpu(), x, i, out.storage(), axis)?;
         }
         let (index, full) = (index.clone(), self.shape().to_vec());
-        Ok(out.record("gather", &[self], move |_, grad| {
-            Ok(vec![Some(Tensor::zeros(grad.gpu(), &full)?.scatter_add(axis, &index, grad)?)])
-        }))
+        Ok(out.record("gather", &[self], move |_, grad| Ok(vec![Some(grad.scattered(&full, axis, &index)?)])))
+    }
+
+    /// [`Tensor::scatter_add`] of this tensor to zeros of shape `full`: the gradient of [`Tensor::gather`].
+    fn scattered(&self, full: &[usize], axis: usize, index: &Tensor) -> Result<Tensor> {
+        const OP: &str = "gather";
+        let out = Tensor::zeros(self.gpu(), full)?;
+        if self.numel() > 0 {
+            let (s, y) = ((self.storage(), self.shape()), (out.storage(), out.shape()));
+            k::scatter_add(self.gpu(), index.storage(), s, y, axis)?;
+        }
+        let index = index.clone();
+        Ok(out.record(OP, &[self], move |_, grad| Ok(vec![Some(grad.gather(axis, &index)?)])))
+    }
+
+    /// [`Tensor::index_add`] of this tensor to zeros of shape `full`: the gradient of [`Tensor::index_select`].
+    fn scattered_rows(&self, full: &[usize], axis: usize, index: &Tensor) -> Result<Tensor> {
+        const OP: &str = "index_select";
+        let out = Tensor::zeros(self.gpu(), full)?;
+        if self.numel() > 0 {
+            let sizes = out.around(axis, index.numel());
+            k::add_rows(self.gpu(), index.storage(), self.storage(), out.storage(), sizes)?;
+        }
+        let index = index.clone();
+        Ok(out.record(OP, &[self], move |_, grad| Ok(vec![Some(grad.index_select(axis, &index)?)])))
     }
 
     /// A copy of this tensor to write into.
@@ -142,9 +164,8 @@ impl Tensor {
             }
         }
         let (index, full) = (index.clone(), self.shape().to_vec());
-        Ok(out.record("index_select", &[self], move |_, grad| {
-            Ok(vec![Some(Tensor::zeros(grad.gpu(), &full)?.index_add(axis, &index, grad)?)])
-        }))
+        Ok(out
+            .record("index_select", &[self], move |_, grad| Ok(vec![Some(grad.scattered_rows(&full, axis, &index)?)])))
     }
 
     /// This tensor with slice `j` of `src` added to slice `index[j]` along `axis`: the adjoint of

@@ -72,8 +72,8 @@ fn adaptive(op: &'static str, x: &Tensor, oh: usize, ow: usize) -> Result<Pool> 
             format!("{oh} x {ow} windows over images of {:?}, which have no pixels", x.shape()),
         ));
     }
-    // The windows' ends are computed as `window * size` in 32 bits.
-    if (h + 1).max(w + 1).saturating_mul((oh + 1).max(ow + 1)) > u32::MAX as usize {
+    // The windows' ends are computed as `window * size` in 31 bits.
+    if (h + 1).max(w + 1).saturating_mul((oh + 1).max(ow + 1)) > i32::MAX as usize {
         return Err(Error::shape(op, format!("{oh} x {ow} windows over images of {:?} are too many", x.shape())));
     }
     Ok(Pool { n, size: [h, w], c, out: [oh, ow], windows: Windows::Adaptive })
