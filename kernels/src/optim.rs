@@ -5,7 +5,7 @@ use shadegrad_shaders::{optim as k, optim_norm as n, optim_step as s};
 use crate::memory::Storage;
 use crate::{Gpu, Result};
 
-/// Floats of one workgroup: 256 invocations, a `vec4` each.
+/// Floats of one workgroup: 256 invocations, a `vec4` each ([`step`] and [`measure`]: four).
 const GROUP: u64 = 1024;
 
 /// `to[i] += scale * from[i]` for the first `n` floats; what lies behind stays as it is.
@@ -186,7 +186,7 @@ pub fn measure(
     sums: &Storage,
     (spans, tensors): (&Storage, usize),
 ) -> Result<()> {
-    let (grid, gx) = gpu.grid((flat.n as u64).div_ceil(GROUP))?;
+    let (grid, gx) = gpu.grid((flat.n as u64).div_ceil(4 * GROUP))?;
     let params = step_params(flat.n, gx, h);
     let reads = [flat.grads, flat.owners, flat.rows, flat.scalars, flat.values];
     let kernel = match rule {
@@ -209,7 +209,7 @@ pub fn measure(
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn step(gpu: &Gpu, rule: Rule, flat: Flat, h: Hyper) -> Result<()> {
-    let (grid, gx) = gpu.grid((flat.n as u64).div_ceil(GROUP))?;
+    let (grid, gx) = gpu.grid((flat.n as u64).div_ceil(4 * GROUP))?;
     let p = step_params(flat.n, gx, h);
     let (reads, x) = ([flat.grads, flat.owners, flat.rows, flat.scalars], flat.values);
     match rule {

@@ -1,4 +1,5 @@
-// Optimiser steps in place over a flat arena, one vec4 an invocation. Source and formulas: src/optim/rule.rs.
+// Optimiser steps in place over a flat arena. Four invocations share a block of 64 floats, four vec4s each, so that the
+// tables are read once for four. Source and formulas: src/optim/rule.rs.
 // A block of 64 floats belongs to one parameter; its row: rate multiplier, decay multiplier, 0 frozen | 1 trained |
 // 2 adapted too, trust ratio.
 // s: 0 scale of gradients, 1 apply (0 skips the step), 2 and 3 bias corrections 1 - beta^t, 4 steps applied before,
@@ -54,49 +55,11 @@ fn direction(i: u32, decay: f32) -> vec4<f32> {
 }
 #endif
 
-@compute @workgroup_size($GROUP)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let i = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
-#if KERNEL == measure
-    var squares = vec2<f32>(0.0);
-    if (i < p.n4) {
-        let row = rows[owners[i / 16u]];
-        if (row.z > 0.5 && s[1] > 0.5) {
-            let x = value[i];
-            let g = gradient(i);
-#if RULE == lamb
-            m[i] = p.beta1 * m[i] + p.one_beta1 * g;
-            v[i] = p.beta2 * v[i] + p.one_beta2 * g * g;
-            let u = direction(i, p.decay * row.y);
-#else
-            let u = g;
-#endif
-            squares = vec2<f32>(dot(x, x), dot(u, u));
-        }
-    }
-    part[lid] = squares;
-    workgroupBarrier();
-    // One invocation a block of 16.
-    if (lid % 16u == 0u && i < p.n4) {
-        var sum = squares;
-        for (var k = 1u; k < 16u; k++) {
-            sum += part[lid + k];
-        }
-        sums[i / 16u] = sum;
-    }
-#else
-    if (i >= p.n4 || s[1] < 0.5) {
-        return;
-    }
-    let row = rows[owners[i / 16u]];
-    if (row.z < 0.5) {
-        return;
-    }
-    let lr = p.lr * row.x;
-    let decay = p.decay * row.y;
+#if KERNEL == step
+fn update(i: u32, lr: f32, decay: f32, trust: f32) {
     let x = value[i];
 #if RULE == lamb
-    value[i] = x - lr * row.w * direction(i, decay);
+    value[i] = x - lr * trust * direction(i, decay);
 #elif RULE == sgd
     value[i] = x - lr * (gradient(i) + decay * x);
 #elif RULE == momentum
@@ -106,9 +69,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     m[i] = b;
     value[i] = x - lr * select(b, g + p.beta1 * b, (p.flags & NESTEROV) != 0u);
 #elif RULE == lars
-    let b = p.beta1 * m[i] + row.w * (gradient(i) + decay * x);
+    let b = p.beta1 * m[i] + trust * (gradient(i) + decay * x);
     m[i] = b;
-    value[i] = x - lr * select(b, row.w * (gradient(i) + decay * x) + p.beta1 * b, (p.flags & NESTEROV) != 0u);
+    value[i] = x - lr * select(b, trust * (gradient(i) + decay * x) + p.beta1 * b, (p.flags & NESTEROV) != 0u);
 #elif RULE == adam
     let decoupled = (p.flags & DECOUPLED) != 0u;
     let g = gradient(i) + select(decay, 0.0, decoupled) * x;
@@ -131,5 +94,51 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         value[i] = x - lr * u;
     }
 #endif
+}
+#endif
+
+@compute @workgroup_size($GROUP)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let t = (wid.y * p.gx + wid.x) * ${GROUP}u + lid;
+    let block = t / 4u;
+    let first = block * 16u + t % 4u;
+#if KERNEL == measure
+    var squares = vec2<f32>(0.0);
+    if (first < p.n4) {
+        let row = rows[owners[block]];
+        if (row.z > 0.5 && s[1] > 0.5) {
+            for (var k = 0u; k < 16u; k += 4u) {
+                let i = first + k;
+                let x = value[i];
+                let g = gradient(i);
+#if RULE == lamb
+                m[i] = p.beta1 * m[i] + p.one_beta1 * g;
+                v[i] = p.beta2 * v[i] + p.one_beta2 * g * g;
+                let u = direction(i, p.decay * row.y);
+#else
+                let u = g;
+#endif
+                squares += vec2<f32>(dot(x, x), dot(u, u));
+            }
+        }
+    }
+    part[lid] = squares;
+    workgroupBarrier();
+    if (lid % 4u == 0u && first < p.n4) {
+        sums[block] = part[lid] + part[lid + 1u] + part[lid + 2u] + part[lid + 3u];
+    }
+#else
+    if (first >= p.n4 || s[1] < 0.5) {
+        return;
+    }
+    let row = rows[owners[block]];
+    if (row.z < 0.5) {
+        return;
+    }
+    let lr = p.lr * row.x;
+    let decay = p.decay * row.y;
+    for (var k = 0u; k < 16u; k += 4u) {
+        update(first + k, lr, decay, row.w);
+    }
 #endif
 }

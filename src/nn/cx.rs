@@ -214,9 +214,12 @@ impl Cx {
     /// [`crate::autograd::checkpoint`]). Parameters that the segment takes from its context are found by themselves, and
     /// the second run draws the same masks. Observers see constants inside.
     ///
-    /// ```ignore
-    /// let block = self.blocks[3].clone();
-    /// let x = cx.checkpoint(&x, move |cx, x| block.forward(cx, x))?;
+    /// ```no_run
+    /// # use shadegrad::nn::{Cx, Mlp, Module};
+    /// # fn branch(cx: &Cx, block: &Mlp, x: &shadegrad::Tensor) -> shadegrad::Result<shadegrad::Tensor> {
+    /// let block = block.clone();
+    /// cx.checkpoint(x, move |cx, x| block.forward(cx, x))
+    /// # }
     /// ```
     ///
     /// # Errors
