@@ -3,6 +3,7 @@
 use shadegrad_shaders::Kernel;
 use shadegrad_shaders::attention as k;
 use shadegrad_shaders::attention::AttentionSoftmaxParams;
+use shadegrad_shaders::flash::{self as f, FlashParams};
 
 use crate::memory::Storage;
 use crate::team::Team;
@@ -49,18 +50,6 @@ pub fn masked_softmax(
     let unit = if vector { 4 } else { 1 };
     let team = Team::pick(gpu, rows, keys);
     let (grid, gx) = team.grid(gpu, rows)?;
-    let strides = |s: &Spread| {
-        let mut out = [0; 4];
-        let Some((_, shape)) = s else { return out };
-        let mut step = 1;
-        for d in (0..4).rev() {
-            if shape[d] > 1 {
-                out[d] = if d == 3 { 1 } else { (step / unit) as u32 };
-            }
-            step *= shape[d];
-        }
-        out
-    };
     let params = AttentionSoftmaxParams {
         rows: rows as u32,
         len: (keys / unit) as u32,
@@ -69,10 +58,74 @@ pub fn masked_softmax(
         gx,
         flags: u32::from(bias.is_some()) | u32::from(mask.is_some()) << 1 | u32::from(causal) << 2,
         scale,
-        bias: strides(&bias),
-        mask: strides(&mask),
+        bias: strides(&bias, unit),
+        mask: strides(&mask, unit),
         ..AttentionSoftmaxParams::default()
     };
     let reads = [x, bias.map_or(x, |b| b.0), mask.map_or(x, |m| m.0)];
     gpu.dispatch(team.of(&SOFTMAX, vector), reads, [y], params, grid)
+}
+
+/// Strides over batch, head, query and key in elements of `unit` floats, 0 where repeated.
+fn strides(s: &Spread, unit: usize) -> [u32; 4] {
+    let mut out = [0; 4];
+    let Some((_, shape)) = s else { return out };
+    let mut step = 1;
+    for d in (0..4).rev() {
+        if shape[d] > 1 {
+            out[d] = if d == 3 { 1 } else { (step / unit) as u32 };
+        }
+        step *= shape[d];
+    }
+    out
+}
+
+/// Whether [`forward`] has a kernel for keys and values of this depth.
+pub fn has_forward(depth: usize) -> bool {
+    matches!(depth, 16 | 32 | 64)
+}
+
+/// `y = softmax(scale q k^T + bias) v` over the visible keys (see [`masked_softmax`]) without storing the scores, for `q`
+/// and `y` `[B, H, L, D]`, `k` and `v` `[B, H, S, D]`. `shape` is `[B, H, L, S]`, `depth` D: one of those that
+/// [`has_forward`] names.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn forward(
+    gpu: &Gpu,
+    (q, k, v): (&Storage, &Storage, &Storage),
+    (shape, depth): ([usize; 4], usize),
+    (bias, mask): (Spread, Spread),
+    causal: bool,
+    scale: f32,
+    y: &Storage,
+) -> Result<()> {
+    let [batch, heads, queries, keys] = shape;
+    let shuffles = gpu.caps().subgroup == Some(8);
+    // Queries of one workgroup: invocations times queries of each.
+    let (kernel, span) = match (depth, shuffles) {
+        (16, true) => (&f::FLASH_FORWARD_16_S8, 32),
+        (16, false) => (&f::FLASH_FORWARD_16_WG, 64),
+        (32, true) => (&f::FLASH_FORWARD_32_S8, 32),
+        (32, false) => (&f::FLASH_FORWARD_32_WG, 64),
+        (_, true) => (&f::FLASH_FORWARD_64_S8, 16),
+        (_, false) => (&f::FLASH_FORWARD_64_WG, 64),
+    };
+    let blocks = queries.div_ceil(span);
+    let (grid, gx) = gpu.grid((batch * heads * blocks) as u64)?;
+    let params = FlashParams {
+        all: (batch * heads) as u32,
+        heads: heads as u32,
+        queries: queries as u32,
+        keys: keys as u32,
+        blocks: blocks as u32,
+        gx,
+        flags: u32::from(bias.is_some()) | u32::from(mask.is_some()) << 1 | u32::from(causal) << 2,
+        scale,
+        bias: strides(&bias, 1),
+        mask: strides(&mask, 1),
+    };
+    gpu.note_flops((4 * batch * heads * queries * keys * depth) as f64);
+    let reads = [q, k, v, bias.map_or(q, |b| b.0), mask.map_or(q, |m| m.0)];
+    gpu.dispatch(kernel, reads, [y], params, grid)
 }

@@ -1,8 +1,9 @@
 //! Scaled dot-product attention.
 
-use shadegrad_kernels::attention as k;
+use shadegrad_kernels::attention as kernels;
 use shadegrad_kernels::softmax::{Lanes, softmax_grad};
 
+use crate::autograd::recording;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -57,8 +58,47 @@ impl Tensor {
             ));
         }
         let scale = options.scale.unwrap_or(1.0 / (self.dim(3).max(1) as f32).sqrt());
+        let tracked = |t: Option<&Tensor>| t.is_some_and(Tensor::requires_grad);
+        let recorded =
+            recording() && (tracked(Some(self)) || tracked(Some(k)) || tracked(Some(v)) || tracked(options.bias));
+        let (d, dv) = (self.dim(3), v.dim(3));
+        if !recorded && d == dv && kernels::has_forward(d) && self.numel() > 0 && k.numel() > 0 {
+            return self.flash(k, v, scale, options);
+        }
         let scores = self.matmul_t(k, false, true)?;
         scores.masked_softmax(Attention { scale: Some(scale), ..options })?.matmul(v)
+    }
+
+    /// Attention in one kernel, for when no gradient is wanted: the scores are not stored.
+    fn flash(&self, keys: &Tensor, values: &Tensor, scale: f32, options: Attention) -> Result<Tensor> {
+        const OP: &str = "sdpa";
+        for t in [self, keys, values] {
+            t.want(OP, DType::F32)?;
+            self.same_gpu(OP, t)?;
+        }
+        let shape = [self.dim(0), self.dim(1), self.dim(2), keys.dim(2)];
+        let bias = self.spread_option(OP, "bias", options.bias, shape)?;
+        let mask = self.spread_option(OP, "mask", options.mask, shape)?;
+        let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, OP)?;
+        let operands = (self.storage(), keys.storage(), values.storage());
+        let size = (shape, self.dim(3));
+        kernels::forward(self.gpu(), operands, size, (bias, mask), options.causal, scale, out.storage())?;
+        // The rule never runs, since nothing is recorded here: this hands on which cut the operands come from.
+        Ok(out.record(OP, &[self, keys, values], |_, _| Ok(vec![])))
+    }
+
+    /// Checks an operand that broadcasts to the scores.
+    fn spread_option<'a>(
+        &self,
+        op: &'static str,
+        name: &str,
+        t: Option<&'a Tensor>,
+        scores: [usize; 4],
+    ) -> Result<kernels::Spread<'a>> {
+        let Some(t) = t else { return Ok(None) };
+        t.want(op, DType::F32)?;
+        self.same_gpu(op, t)?;
+        Ok(Some((t.storage(), spread(op, name, t, scores)?)))
     }
 
     /// The weights of attention from its scores `q k^T`, `[B, H, L, S]`: `softmax(scale x + bias)` over the last axis and
@@ -73,19 +113,20 @@ impl Tensor {
             return Err(Error::shape(OP, format!("takes scores [B, H, L, S], got {:?}", self.shape())));
         };
         let shape = [b, h, l, s];
-        let check = |name, t: Option<&Tensor>| -> Result<Option<[usize; 4]>> {
-            let Some(t) = t else { return Ok(None) };
-            t.want(OP, DType::F32)?;
-            self.same_gpu(OP, t)?;
-            spread(OP, name, t, shape).map(Some)
-        };
-        let (bias_shape, mask_shape) = (check("bias", options.bias)?, check("mask", options.mask)?);
+        let bias = self.spread_option(OP, "bias", options.bias, shape)?;
+        let mask = self.spread_option(OP, "mask", options.mask, shape)?;
         let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, OP)?;
         let scale = options.scale.unwrap_or(1.0);
         if out.numel() > 0 {
-            let bias = options.bias.map(Tensor::storage).zip(bias_shape);
-            let mask = options.mask.map(Tensor::storage).zip(mask_shape);
-            k::masked_softmax(self.gpu(), self.storage(), shape, (bias, mask), options.causal, scale, out.storage())?;
+            kernels::masked_softmax(
+                self.gpu(),
+                self.storage(),
+                shape,
+                (bias, mask),
+                options.causal,
+                scale,
+                out.storage(),
+            )?;
         }
         let inputs: Vec<&Tensor> = [Some(self), options.bias].into_iter().flatten().collect();
         let bias_shape = options.bias.map(|t| t.shape().to_vec());
