@@ -181,14 +181,17 @@ pub fn binary(
         (Fit::Row(r), Fit::Full) => (Some(4), r),
         _ => (None, 0),
     };
+    // Rows repeated by their index alone cost a division a vector: blocks of rows come first.
+    let joined = joined(out, [xshape, yshape]);
+    if (fast.is_none() || row > 0)
+        && let Some((params, grid)) = tile(gpu, &joined)
+    {
+        return gpu.dispatch(f.tile(), [x, y], [z], params, grid);
+    }
     if let Some(i) = fast {
         let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
         let params = BinaryParams { n4: n.div_ceil(4) as u32, gx, row4: (row / 4) as u32 };
         return gpu.dispatch(f.kernels()[i], [x, y], [z], params, grid);
-    }
-    let joined = joined(out, [xshape, yshape]);
-    if let Some((params, grid)) = tile(gpu, &joined) {
-        return gpu.dispatch(f.tile(), [x, y], [z], params, grid);
     }
     let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
     let (mut dims, mut xs, mut ys) = ([1; 8], [0; 8], [0; 8]);
