@@ -113,7 +113,8 @@ fn parts(cases: &mut Vec<Case>) {
         |t| t[0].select_at(1, 2),
         |a| oracle::reshape(&oracle::slice(&a[0], 1, 2, 3, 1), &[3, 2]),
     ));
-    let pads: [(&[usize], &[(usize, usize)], f32); 8] = [
+    type Pad = (&'static [usize], &'static [(usize, usize)], f32);
+    let pads: [Pad; 8] = [
         (&[5], &[(2, 1)], 0.5),
         (&[5], &[(0, 0)], 0.5),
         (&[2, 3], &[(0, 1), (2, 0)], -1.0),
