@@ -198,7 +198,9 @@ fn splits(class: Class, tiles: usize, k: usize) -> usize {
         Class::Integrated => (32, 256, 16),
         Class::Discrete => (264, 256, 16),
     };
-    if 2 * tiles > enough { 1 } else { (enough / tiles.max(1)).min(k / least).clamp(1, most) }
+    let busy = if 2 * tiles > enough { 1 } else { (enough / tiles.max(1)).min(k / least).clamp(1, most) };
+    // Processors keep what neighbouring tiles share in their cache only if it is not too long.
+    if class == Class::Software { busy.max((k / 1024).min(most)) } else { busy }
 }
 
 /// `C = alpha * op(A) op(B)`, then the epilogue. `c` must not share a buffer with an operand.
