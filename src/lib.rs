@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod rng;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction};
@@ -18,3 +19,8 @@ pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, au
 pub use shadegrad_kernels as kernels;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
 pub use tensor::{DType, MAX_RANK, Tensor};
+
+/// The examples of the README, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

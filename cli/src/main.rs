@@ -1,1 +1,87 @@
-fn main() {}
+//! The `shadegrad` command.
+#![deny(unsafe_code)]
+
+mod bench;
+mod config;
+mod data;
+mod devices;
+mod doctor;
+mod failure;
+mod models;
+mod profile;
+mod report;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Train image classifiers on any GPU that speaks Vulkan, Metal or DX12, or on the processor through a software driver.
+#[derive(Parser)]
+#[command(name = "shadegrad", version, propagate_version = true, after_help = ENVIRONMENT)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const ENVIRONMENT: &str = "Environment:
+  SHADEGRAD_ADAPTER       device by index or part of its name, as --adapter
+  SHADEGRAD_DISABLE       features to leave unused: subgroups,f16,timestamps,immediates
+  SHADEGRAD_LIMITS        `default`: WebGPU's default limits
+  SHADEGRAD_CLASS         kernels for: discrete, integrated, software
+  SHADEGRAD_CHECKED       1 or 0: run-time checks in shaders
+  SHADEGRAD_MEMORY_LIMIT  bytes
+
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 a loss that is not a number.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; without arguments a small network on the embedded handwritten digits.
+    Train(Box<config::Args>),
+    /// List the devices that can be used, best first.
+    Devices(devices::Args),
+    /// Check that everything needed is there and computes correctly; say what to do where not.
+    Doctor(doctor::Args),
+    /// Measure the main kernels.
+    Bench(bench::Args),
+    /// What data sets are read, how their folders must look, and what a folder holds.
+    Data(data::Args),
+    /// List the models and their numbers of parameters.
+    Models(models::Args),
+    /// Time of every kernel in the training steps of a model.
+    Profile(profile::Args),
+}
+
+/// Warnings of the engine on standard error. Those of the driver's interface are too many to be of use.
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, meta: &log::Metadata) -> bool {
+        meta.level() <= log::Level::Warn && meta.target().starts_with("shadegrad")
+    }
+
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            eprintln!("warning: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn main() -> std::process::ExitCode {
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(*args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Data(args) => data::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Profile(args) => profile::run(&args),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(err) => failure::report(&err),
+    }
+}

@@ -1,0 +1,193 @@
+//! What a run shows and writes: a bar on a terminal, plain lines elsewhere, and metrics.jsonl.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use shadegrad::nn::Arena;
+use shadegrad::train::{EpochEnd, Flow, Hooks, Progress};
+use shadegrad::{Error, Gpu, Result};
+
+/// Lines in a file come at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Prints a line. A closed pipe does not end a run that may have lasted for days.
+pub fn say(text: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}
+
+/// Shows and records a run.
+pub struct Reporter {
+    gpu: Gpu,
+    file: File,
+    path: PathBuf,
+    bar: Option<ProgressBar>,
+    said: Option<Instant>,
+    /// Whether the time of the first step was said.
+    compiled: bool,
+}
+
+impl Reporter {
+    /// Makes metrics.jsonl in `out`.
+    pub fn new(gpu: &Gpu, out: &Path) -> anyhow::Result<Self> {
+        let path = out.join("metrics.jsonl");
+        let file = File::create(&path).map_err(|e| Error::io(&path, &e))?;
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Ok(Self { gpu: gpu.clone(), file, path, bar, said: None, compiled: false })
+    }
+
+    /// One line of metrics.jsonl.
+    pub fn write(&mut self, record: &Value) -> Result<()> {
+        writeln!(self.file, "{record}").map_err(|e| Error::Io {
+            path: self.path.clone(),
+            detail: format!("{e}; make room, or choose another folder with --out"),
+        })
+    }
+
+    /// A line that stays, above the bar.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Hooks for Reporter {
+    fn progress(&mut self, now: &Progress) -> Result<()> {
+        if !self.compiled {
+            self.compiled = true;
+            let kernels = self.gpu.counters().pipelines_created;
+            self.line(&format!("first step with {kernels} kernels compiled: {:.1} s", now.seconds));
+        }
+        let text = format!(
+            "epoch {}/{}  loss {:.4}  lr {:.3e}  {:.0} images/s  left {}  data wait {:.0} %  memory {}",
+            now.epoch,
+            now.epochs,
+            now.loss,
+            now.lr,
+            now.rate,
+            duration(now.left),
+            100.0 * now.data_wait,
+            bytes(now.memory)
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_length(now.steps);
+            bar.set_position(now.step);
+            bar.set_message(text);
+        } else if self.said.is_none_or(|t| t.elapsed() > LINE_EVERY) {
+            say(format!("step {}/{}  {text}", now.step, now.steps));
+            self.said = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, now: &Progress) -> Result<()> {
+        self.write(&json!({
+            "event": "step",
+            "step": now.step,
+            "epoch": now.epoch,
+            "loss": now.loss,
+            "lr": now.lr,
+            "time": {
+                "seconds": now.seconds,
+                "images_per_s": now.rate,
+                "data_wait": now.data_wait,
+                "memory_bytes": now.memory,
+            },
+        }))
+    }
+
+    fn epoch(&mut self, end: &EpochEnd, _: &mut Arena) -> Result<Flow> {
+        let mut text = format!("epoch {}/{}  train loss {:.4}", end.epoch, end.epochs, end.train_loss);
+        let mut record = json!({
+            "event": "epoch",
+            "epoch": end.epoch,
+            "step": end.step,
+            "train_loss": end.train_loss,
+            "time": { "seconds": end.seconds, "images_per_s": end.rate },
+        });
+        if let Some(test) = &end.test {
+            text += &format!("  test loss {:.4}  test accuracy {:.2} %", test.loss, 100.0 * test.accuracy);
+            record["test"] = json!({
+                "count": test.count,
+                "loss": test.loss,
+                "accuracy": test.accuracy,
+                "top5": test.top5,
+                "ece": test.ece,
+                "brier": test.brier,
+            });
+        }
+        text += &format!("  {:.0} images/s  {}", end.rate, duration(end.seconds));
+        self.line(&text);
+        self.said = Some(Instant::now());
+        self.write(&record)?;
+        Ok(Flow::Continue)
+    }
+}
+
+/// `12.3 s`, `4:05` or `2:04:05`.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let s = seconds.round() as u64;
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        h => format!("{h}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+/// `640 KiB`, `12 MiB` or `1.5 GiB`.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..0x10_0000 => format!("{} KiB", n.div_ceil(1 << 10)),
+        0x10_0000..0x4000_0000 => format!("{} MiB", n.div_ceil(1 << 20)),
+        _ => format!("{:.1} GiB", n as f64 / f64::from(1 << 30)),
+    }
+}
+
+/// `1,234,567`.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([duration(3.21), duration(65.0), duration(7445.0)], ["3.2 s", "1:05", "2:04:05"]);
+        assert_eq!([bytes(1), bytes(5 << 20), bytes(3 << 29)], ["1 KiB", "5 MiB", "1.5 GiB"]);
+        assert_eq!(
+            [thousands(7), thousands(999), thousands(1000), thousands(272_474)],
+            ["7", "999", "1,000", "272,474"]
+        );
+    }
+}

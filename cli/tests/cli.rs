@@ -1,0 +1,327 @@
+//! The command itself: what it prints, what it writes, and how it refuses bad input. Every error must say what to do and
+//! end with a status that is not zero.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The command in a folder of its own.
+struct Shade {
+    dir: TempDir,
+}
+
+impl Shade {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        std::fs::write(&path, content).expect("write a file");
+        path
+    }
+
+    fn run_env(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+        command.args(args).current_dir(self.dir.path()).envs(env.iter().copied());
+        command.output().expect("the command starts")
+    }
+
+    /// Standard output of a run that must succeed.
+    fn good(&self, args: &[&str]) -> String {
+        let out = self.run_env(args, &[]);
+        let (stdout, stderr) = texts(&out);
+        assert!(out.status.success(), "{args:?}: {:?}\n{stdout}\n{stderr}", out.status);
+        stdout
+    }
+
+    /// Standard error of a run that must fail with `status`, saying all of `words`.
+    fn bad_env(&self, args: &[&str], env: &[(&str, &str)], status: i32, words: &[&str]) -> String {
+        let out = self.run_env(args, env);
+        let (stdout, stderr) = texts(&out);
+        assert_eq!(out.status.code(), Some(status), "{args:?}\n{stdout}\n{stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{args:?}: no {word:?} in\n{stderr}");
+        }
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+        stderr
+    }
+
+    fn bad(&self, args: &[&str], status: i32, words: &[&str]) -> String {
+        self.bad_env(args, &[], status, words)
+    }
+
+    /// `train` with `args` on a few digits.
+    fn train(&self, out: &str, args: &[&str]) -> String {
+        let mut all = vec!["train", "--train-limit", "100", "--test-limit", "50", "--batch", "20", "--out", out];
+        all.extend(args);
+        self.good(&all)
+    }
+
+    /// metrics.jsonl of a run, without the figures that depend on the machine's speed.
+    fn metrics(&self, out: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(out).join("metrics.jsonl")).expect("metrics.jsonl");
+        let lines = text.lines().map(|l| serde_json::from_str(l).expect("a JSON line"));
+        lines
+            .map(|mut v: Value| {
+                v.as_object_mut().expect("an object").remove("time");
+                v
+            })
+            .collect()
+    }
+}
+
+fn texts(out: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// Where the CIFAR-10 files of a test go: `records` of a label and a grey picture each.
+fn cifar10(s: &Shade, folder: &str, records: usize, label: impl Fn(usize) -> u8) -> PathBuf {
+    for file in ["data_batch_1.bin", "test_batch.bin"] {
+        let mut bytes = Vec::new();
+        for i in 0..records {
+            bytes.push(label(i));
+            bytes.extend((0..3072).map(|p| ((p * 7 + i * 31) % 251) as u8));
+        }
+        s.write(&format!("{folder}/{file}"), bytes);
+    }
+    s.path(folder)
+}
+
+fn str_of(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn training_shows_and_writes_what_happens() {
+    let s = Shade::new();
+    let text = s.train("run", &["--epochs", "2", "--record-every", "2"]);
+    for word in
+        ["training cnn on digits", "device: ", "parameters", "first step", "epoch 2/2", "test accuracy", "done in"]
+    {
+        assert!(text.contains(word), "no {word:?} in\n{text}");
+    }
+    let metrics = s.metrics("run");
+    let events: Vec<&str> = metrics.iter().filter_map(|m| m["event"].as_str()).collect();
+    // Five steps an epoch, a record after every second.
+    assert_eq!(events, ["step", "step", "epoch", "step", "step", "step", "epoch", "end"]);
+    assert_eq!(metrics[0]["step"], 2);
+    for m in metrics.iter().filter(|m| m["event"] == "epoch") {
+        assert!(m["train_loss"].as_f64().is_some_and(f64::is_finite));
+        assert!((0.0..=1.0).contains(&m["test"]["accuracy"].as_f64().expect("accuracy")));
+    }
+    let config = std::fs::read_to_string(s.path("run/config.resolved.toml")).expect("config.resolved.toml");
+    assert!(config.contains("model = \"cnn\"") && config.contains("epochs = 2"), "{config}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_also_from_its_configuration() {
+    let s = Shade::new();
+    let options = ["--epochs", "2", "--record-every", "1", "--augment", "crop,mixup", "--seed", "7"];
+    s.train("a", &options);
+    s.train("b", &options);
+    assert_eq!(s.metrics("a"), s.metrics("b"));
+    s.good(&["train", "--config", "a/config.resolved.toml", "--out", "c"]);
+    assert_eq!(s.metrics("a"), s.metrics("c"));
+    s.train("d", &["--epochs", "2", "--record-every", "1", "--augment", "crop,mixup", "--seed", "8"]);
+    assert_ne!(s.metrics("a"), s.metrics("d"));
+}
+
+#[test]
+fn every_optimiser_and_schedule_trains() {
+    let s = Shade::new();
+    for (i, (optimizer, schedule)) in
+        [("sgd", "step"), ("adam", "constant"), ("rmsprop", "one-cycle"), ("lamb", "cosine"), ("lars", "cosine")]
+            .into_iter()
+            .enumerate()
+    {
+        let out = i.to_string();
+        let options =
+            ["--epochs", "1", "--lr", "0.001", "--model", "mlp", "--optimizer", optimizer, "--schedule", schedule];
+        s.train(&out, &options);
+    }
+    let options = [
+        "--epochs",
+        "1",
+        "--label-smoothing",
+        "0.1",
+        "--clip-norm",
+        "1",
+        "--warmup",
+        "0.5",
+        "--augment",
+        "flip,cutout,cutmix",
+    ];
+    s.train("all", &options);
+}
+
+#[test]
+fn a_folder_in_the_usual_layout_is_read() {
+    let s = Shade::new();
+    let folder = cifar10(&s, "cifar", 20, |i| (i % 10) as u8);
+    let text = s.good(&["data", "check", str_of(&folder)]);
+    assert!(text.contains("CIFAR-10") && text.contains("train: 20 pictures of 32x32x3"), "{text}");
+    let args = ["train", "--data", str_of(&folder), "--model", "mlp", "--epochs", "1", "--batch", "10", "--out", "run"];
+    let text = s.good(&args);
+    assert!(text.contains("20 pictures to train on"), "{text}");
+    let config = std::fs::read_to_string(s.path("run/config.resolved.toml")).expect("config.resolved.toml");
+    assert!(config.contains("augment = [\"crop\", \"flip\"]"), "{config}");
+}
+
+#[test]
+fn runs_without_a_folder_are_numbered() {
+    let s = Shade::new();
+    for n in 1..3 {
+        let text = s.good(&["train", "--model", "mlp", "--train-limit", "10", "--test-limit", "10", "--epochs", "1"]);
+        let name = format!("mlp-digits-{n}");
+        assert!(text.contains(&name) && s.path("runs").join(name).join("metrics.jsonl").exists(), "{text}");
+    }
+}
+
+#[test]
+fn damaged_data_is_refused() {
+    let s = Shade::new();
+    let out = s.path("out");
+    let refused = |folder: &Path, words: &[&str]| {
+        s.bad(&["train", "--data", str_of(folder), "--out", str_of(&out)], 1, words);
+        s.bad(&["data", "check", str_of(folder)], 1, words);
+        // Nothing is left behind that a second attempt would stumble over.
+        assert!(!out.join("metrics.jsonl").exists());
+    };
+    // A file cut off in the middle of a record.
+    let folder = cifar10(&s, "truncated", 4, |_| 1);
+    let file = folder.join("data_batch_1.bin");
+    let whole = std::fs::read(&file).expect("the file");
+    std::fs::write(&file, &whole[..whole.len() - 100]).expect("write");
+    refused(&folder, &["data_batch_1.bin", "again"]);
+    // A label that no class has.
+    let folder = cifar10(&s, "mislabelled", 4, |i| if i == 2 { 77 } else { 1 });
+    refused(&folder, &["77", "record 2"]);
+    // Pictures and labels exchanged.
+    let images: Vec<u8> = [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2][..], &[0; 4]].concat();
+    let labels: Vec<u8> = [&[0, 0, 8, 1, 0, 0, 0, 1][..], &[0]].concat();
+    for (name, content) in [
+        ("train-images-idx3-ubyte", &labels),
+        ("train-labels-idx1-ubyte", &images),
+        ("t10k-images-idx3-ubyte", &images),
+        ("t10k-labels-idx1-ubyte", &labels),
+    ] {
+        s.write(&format!("exchanged/{name}"), content);
+    }
+    refused(&s.path("exchanged"), &["exchanged", "check their names"]);
+    // A picture that is none.
+    for class in ["cat", "dog"] {
+        s.write(&format!("pictures/{class}/1.png"), "not a picture");
+    }
+    refused(&s.path("pictures"), &["1.png"]);
+    // An empty folder.
+    std::fs::create_dir(s.path("empty")).expect("make a folder");
+    refused(&s.path("empty"), &["no data set found", "give the folder"]);
+}
+
+#[test]
+fn wrong_words_get_the_right_ones() {
+    let s = Shade::new();
+    s.bad(&["train", "--model", "resnt20"], 2, &["no model is called `resnt20`", "did you mean `resnet20`", "vgg16"]);
+    s.bad(&["profile", "vit_mikro"], 2, &["did you mean `vit_micro`"]);
+    s.bad(&["train", "--epoch", "3"], 2, &["--epoch", "--epochs"]);
+    s.bad(&["trian"], 2, &["trian", "train"]);
+    s.bad(&["train", "--epochs", "many"], 2, &["many", "--epochs"]);
+    s.bad(&["train", "--optimizer", "adamx"], 2, &["adamx", "adamw"]);
+    s.bad(&["train", "--data", "nowhere"], 2, &["nowhere", "no such folder", "shadegrad data"]);
+    s.bad(&["train", "--batch", "0"], 2, &["--batch 0", "at least 1"]);
+    s.bad(&["train", "--lr", "-1"], 2, &["--lr"]);
+    s.bad(&["train", "--train-limit", "5"], 2, &["--train-limit 5", "10 classes"]);
+    let config = s.write("c.toml", "epoch = 3\n");
+    let words = ["c.toml", "unknown key `epoch`", "did you mean `epochs`"];
+    s.bad(&["train", "--config", str_of(&config)], 2, &words);
+    s.bad(&["train", "--config", "none.toml"], 2, &["none.toml", "--config"]);
+    assert!(!s.path("runs").exists(), "a refused run leaves a folder behind");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_found_before_training() {
+    let s = Shade::new();
+    s.write("file", "a regular file");
+    let text = s.bad(&["train", "--out", "file/run"], 1, &["file/run", "cannot be written", "--out"]);
+    assert!(!text.contains("step"), "{text}");
+    s.train("run", &["--model", "mlp", "--epochs", "1"]);
+    s.bad(&["train", "--out", "run"], 1, &["run", "another run", "--out"]);
+}
+
+#[test]
+fn a_missing_driver_is_explained() {
+    let s = Shade::new();
+    let env = [("VK_DRIVER_FILES", "/nonexistent"), ("VK_ICD_FILENAMES", "/nonexistent")];
+    let remedy = if cfg!(target_os = "linux") { "mesa-vulkan-drivers" } else { "" };
+    if cfg!(target_os = "linux") {
+        s.bad_env(&["train"], &env, 1, &["no GPU driver found", remedy]);
+        s.bad_env(&["devices"], &env, 1, &[remedy]);
+        let out = s.run_env(&["doctor"], &env);
+        let (stdout, _) = texts(&out);
+        assert_eq!(out.status.code(), Some(1), "{stdout}");
+        assert!(stdout.contains("unset VK_DRIVER_FILES") && stdout.contains(remedy), "{stdout}");
+        assert!(!s.path("runs").exists(), "a refused run leaves a folder behind");
+    }
+}
+
+#[test]
+fn a_wrong_device_is_answered_with_the_right_ones() {
+    let s = Shade::new();
+    let name = first_device(&s)["name"].as_str().expect("a name").to_string();
+    s.bad(&["train", "--adapter", "voodoo"], 1, &["no adapter matches \"voodoo\"", &name]);
+    s.bad_env(&["train"], &[("SHADEGRAD_ADAPTER", "99")], 1, &["no adapter matches \"99\"", &name]);
+    s.bad_env(&["train"], &[("SHADEGRAD_DISABLE", "f61")], 1, &["f61", "subgroups"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_says_where() {
+    let s = Shade::new();
+    let args = ["train", "--lr", "1e30", "--train-limit", "100", "--batch", "20", "--out", "run"];
+    s.bad(&args, 3, &["the loss of step", "lower learning rate"]);
+    let last = s.metrics("run").pop().expect("a line");
+    assert_eq!(last["event"], "error");
+    assert!(last["error"].as_str().is_some_and(|e| e.contains("the loss of step")), "{last}");
+}
+
+fn first_device(s: &Shade) -> Value {
+    let all: Value = serde_json::from_str(&s.good(&["devices", "--json"])).expect("JSON");
+    all[0].clone()
+}
+
+#[test]
+fn devices_doctor_models_and_data_tell_what_there_is() {
+    let s = Shade::new();
+    let device = first_device(&s);
+    assert!(device["backend"].is_string() && device["max_binding_bytes"].as_u64() > Some(1 << 26), "{device}");
+    let text = s.good(&["doctor"]);
+    assert!(text.contains("agree with the processor") && text.contains("everything that training needs"), "{text}");
+    let text = s.good(&["models"]);
+    assert!(text.contains("resnet20") && text.contains("269,722"), "{text}");
+    let models: Value = serde_json::from_str(&s.good(&["models", "--json"])).expect("JSON");
+    assert!(models.as_array().is_some_and(|m| m.len() > 15));
+    let text = s.good(&["data"]);
+    assert!(text.contains("data_batch_1.bin") && text.contains("train-images-idx3-ubyte"), "{text}");
+}
+
+#[test]
+fn bench_and_profile_measure() {
+    let s = Shade::new();
+    let rows: Value = serde_json::from_str(&s.good(&["bench", "--quick", "--json"])).expect("JSON");
+    let names: Vec<&str> = rows.as_array().expect("an array").iter().filter_map(|r| r["name"].as_str()).collect();
+    assert_eq!(names, ["matmul_nn_512", "conv3x3_fwd", "conv3x3_dgrad", "conv3x3_wgrad"]);
+    assert!(rows.as_array().expect("an array").iter().all(|r| r["gflop_per_cpu_s"].as_f64() > Some(0.0)), "{rows}");
+    if first_device(&s)["timestamps"] == true {
+        let text = s.good(&["profile", "mlp", "--size", "8", "--batch", "4", "--steps", "2"]);
+        assert!(text.contains("matmul") && text.contains("a step:"), "{text}");
+        let env = [("SHADEGRAD_DISABLE", "timestamps")];
+        s.bad_env(&["profile", "mlp", "--size", "8"], &env, 1, &["timestamp", "--adapter"]);
+    }
+}

@@ -1,0 +1,67 @@
+//! Measuring a classifier on a data set.
+
+use crate::autograd::no_grad;
+use crate::error::{Error, Result};
+use crate::metrics::{self, Scores};
+use crate::nn::{Cx, Module};
+use crate::train::Images;
+
+/// Bins of the calibration error, as in Guo et al., "On calibration of modern neural networks", 2017.
+const ECE_BINS: usize = 15;
+
+/// What [`evaluate`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Samples.
+    pub count: usize,
+    /// Mean negative log-likelihood.
+    pub loss: f64,
+    /// Share of samples whose largest score is their label's.
+    pub accuracy: f64,
+    /// Share whose label is among the five largest scores; `None` with five classes or fewer.
+    pub top5: Option<f64>,
+    /// Expected calibration error over 15 bins.
+    pub ece: f64,
+    /// Brier score.
+    pub brier: f64,
+    /// The scores, `[count][classes]`.
+    pub logits: Vec<f32>,
+}
+
+/// Runs `model` in the context `cx` (that of [`Cx::eval`], usually) over all of `data` in its order, `batch` samples at
+/// a time, and measures what comes out: logits `[n, classes]`.
+///
+/// # Errors
+/// Those of the model; [`Error::Shape`] if its result is not one score per class; [`Error::NonFinite`] if one is NaN.
+pub fn evaluate(model: &dyn Module, cx: &Cx, data: &Images, batch: usize) -> Result<Evaluation> {
+    if batch == 0 {
+        return Err(Error::value("evaluate", "a batch size of 0; give at least 1"));
+    }
+    let (n, classes) = (data.len(), data.classes());
+    let mut logits = Vec::with_capacity(n * classes);
+    for start in (0..n).step_by(batch) {
+        let indices: Vec<u32> = (start as u32..(start + batch).min(n) as u32).collect();
+        let out = no_grad(|| model.forward(cx, &data.plain(&indices)?.images))?;
+        if out.shape() != [indices.len(), classes] {
+            return Err(Error::shape(
+                "evaluate",
+                format!(
+                    "the model gives {:?} for {} samples of {classes} classes; its last layer must have as many outputs",
+                    out.shape(),
+                    indices.len()
+                ),
+            ));
+        }
+        logits.extend(out.to_vec()?);
+    }
+    let (scores, labels) = (Scores::logits(&logits, classes), data.labels());
+    Ok(Evaluation {
+        count: n,
+        loss: metrics::nll(scores, labels)?,
+        accuracy: metrics::accuracy(scores, labels)?,
+        top5: (classes > 5).then(|| metrics::top_k(scores, labels, 5)).transpose()?,
+        ece: metrics::ece(scores, labels, ECE_BINS)?,
+        brier: metrics::brier(scores, labels)?,
+        logits,
+    })
+}

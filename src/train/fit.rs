@@ -1,0 +1,430 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use crate::augment::{Augment, Mix};
+use crate::data::Sampler;
+use crate::error::{Error, Result};
+use crate::nn::{Arena, Cx, Module};
+use crate::optim::Optimizer;
+use crate::rng::Stream;
+use crate::tensor::Tensor;
+use crate::train::{Evaluation, Images, LossMeter, Minibatch, evaluate};
+use crate::{CrossEntropy, Reduction};
+
+/// Streams of the run's seed that the loop draws from; the epoch or the step is added.
+const AUGMENT: u64 = 0x5452_4100_0000_0000;
+const MIX: u64 = 0x5452_4101_0000_0000;
+
+/// A watcher is told how things stand at most this often, and once after the first step.
+const PROGRESS_SECONDS: f64 = 0.5;
+
+/// Mixing of the samples of a batch in pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mixing {
+    /// None.
+    #[default]
+    Off,
+    /// Blended, with shares from `Beta(alpha, alpha)` (Zhang et al., 2018).
+    Mixup(f64),
+    /// A rectangle of the partner pasted in, its area from `Beta(alpha, alpha)` (Yun et al., 2019).
+    Cutmix(f64),
+}
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitOptions {
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// Samples of a step; the last batch of an epoch may be shorter.
+    pub batch: usize,
+    /// Samples of a batch when evaluating.
+    pub eval_batch: usize,
+    /// Decides order, augmentation and dropout.
+    pub seed: u64,
+    /// Whether each epoch has an order of its own.
+    pub shuffle: bool,
+    /// What happens to the pictures; only normalised if `None`. See [`Images::normalise`].
+    pub augment: Option<Augment>,
+    /// Whether samples are mixed.
+    pub mixing: Mixing,
+    /// Share of the uniform distribution in the targets (Szegedy et al., 2016).
+    pub smoothing: f32,
+    /// Steps between two records, and over which the loss that is shown is averaged.
+    pub record_every: u64,
+}
+
+impl Default for FitOptions {
+    /// Ten epochs of batches of 64, shuffled by seed 0, without augmentation.
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch: 64,
+            eval_batch: 256,
+            seed: 0,
+            shuffle: true,
+            augment: None,
+            mixing: Mixing::Off,
+            smoothing: 0.0,
+            record_every: 20,
+        }
+    }
+}
+
+/// How a run stands after a step.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// All epochs.
+    pub epochs: u64,
+    /// Steps taken.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Mean loss over the last steps, at most [`FitOptions::record_every`].
+    pub loss: f64,
+    /// Rate of the last step.
+    pub lr: f32,
+    /// Seconds since the start, evaluation included.
+    pub seconds: f64,
+    /// Samples per second since the last report.
+    pub rate: f64,
+    /// Seconds left at the mean speed so far.
+    pub left: f64,
+    /// Share of the training time in which the host prepared batches.
+    pub data_wait: f64,
+    /// Bytes in use on the device.
+    pub memory: u64,
+}
+
+/// What an epoch brought.
+#[derive(Clone, Debug)]
+pub struct EpochEnd {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// All epochs.
+    pub epochs: u64,
+    /// Steps taken.
+    pub step: u64,
+    /// Mean loss over the epoch's samples, as they were trained on.
+    pub train_loss: f64,
+    /// Rate of the last step.
+    pub lr: f32,
+    /// Measured on the test set, where one was given.
+    pub test: Option<Evaluation>,
+    /// Seconds since the start.
+    pub seconds: f64,
+    /// Samples trained on per second over the epoch, without evaluation.
+    pub rate: f64,
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Continue,
+    /// It ends after this epoch, as a whole run would.
+    Stop,
+}
+
+/// What a run tells its watcher. An error ends the run.
+pub trait Hooks {
+    /// After the first step, and then about twice a second.
+    ///
+    /// # Errors
+    /// The watcher's own.
+    fn progress(&mut self, now: &Progress) -> Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// After every [`FitOptions::record_every`] steps: the same steps in every run.
+    ///
+    /// # Errors
+    /// The watcher's own.
+    fn record(&mut self, now: &Progress) -> Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// After every epoch, with the arena as it is then.
+    ///
+    /// # Errors
+    /// The watcher's own.
+    fn epoch(&mut self, end: &EpochEnd, arena: &mut Arena) -> Result<Flow> {
+        let _ = (end, arena);
+        Ok(Flow::Continue)
+    }
+}
+
+/// A watcher that does nothing.
+pub struct NoHooks;
+
+impl Hooks for NoHooks {}
+
+/// What a loss is computed from.
+pub struct Step<'a> {
+    /// The model.
+    pub model: &'a dyn Module,
+    /// Its parameters, in training, at this step's random stream.
+    pub cx: &'a Cx,
+    /// The samples.
+    pub batch: &'a Minibatch,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The step of the run, from 0.
+    pub step: u64,
+    /// The options of the run.
+    pub options: &'a FitOptions,
+}
+
+impl Step<'_> {
+    /// The model's result for the samples.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn logits(&self) -> Result<Tensor> {
+        self.model.forward(self.cx, &self.batch.images)
+    }
+
+    /// Mean cross-entropy of `logits` with the labels, or with the mixed targets; with the smoothing of the options.
+    ///
+    /// # Errors
+    /// If the logits are not `[batch, classes]`.
+    pub fn cross_entropy(&self, logits: &Tensor) -> Result<Tensor> {
+        let smoothing = self.options.smoothing;
+        let Some(soft) = &self.batch.soft else {
+            return logits.cross_entropy(&self.batch.labels, CrossEntropy { smoothing, ..CrossEntropy::default() });
+        };
+        let uniform = smoothing / soft.dim(1) as f32;
+        let targets = if smoothing > 0.0 { &soft.mul_scalar(1.0 - smoothing)?.add_scalar(uniform)? } else { soft };
+        logits.cross_entropy_soft(targets, Reduction::Mean)
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The last epoch.
+    pub last: EpochEnd,
+    /// The epoch of the highest test accuracy, from 1, and that accuracy.
+    pub best: Option<(u64, f64)>,
+    /// Steps taken.
+    pub steps: u64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+type RateFn<'a> = Box<dyn Fn(u64) -> f32 + 'a>;
+type LossFn<'a> = Box<dyn FnMut(&Step) -> Result<Tensor> + 'a>;
+
+/// A model and what it is trained with.
+pub struct Trainer<'a> {
+    model: &'a dyn Module,
+    arena: &'a mut Arena,
+    optimizer: &'a mut Optimizer,
+    rate: RateFn<'a>,
+    options: FitOptions,
+    loss: LossFn<'a>,
+}
+
+impl<'a> Trainer<'a> {
+    /// Trains `model` with the parameters in `arena` by cross-entropy. `rate` gives the learning rate of each step, from
+    /// 0 (see [`crate::optim::schedule`]).
+    pub fn new(
+        model: &'a dyn Module,
+        arena: &'a mut Arena,
+        optimizer: &'a mut Optimizer,
+        rate: impl Fn(u64) -> f32 + 'a,
+        options: FitOptions,
+    ) -> Self {
+        let loss = Box::new(|step: &Step| step.cross_entropy(&step.logits()?));
+        Self { model, arena, optimizer, rate: Box::new(rate), options, loss }
+    }
+
+    /// Another loss: a scalar, the mean over the samples of the step.
+    #[must_use]
+    pub fn loss(mut self, loss: impl FnMut(&Step) -> Result<Tensor> + 'a) -> Self {
+        self.loss = Box::new(loss);
+        self
+    }
+
+    /// Trains for the epochs of the options, evaluating after each where there is a test set.
+    ///
+    /// The same model, data, options and first values give the same numbers every time on one device.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming the step when a loss is NaN or infinite; [`Error::Value`] for options out of range;
+    /// whatever model, device or watcher report.
+    pub fn fit(&mut self, train: &Images, test: Option<&Images>, hooks: &mut dyn Hooks) -> Result<Summary> {
+        let options = &self.options;
+        if options.epochs == 0 || options.record_every == 0 {
+            return Err(Error::value(
+                "fit",
+                format!(
+                    "{} epochs, a record every {} steps; both must be at least 1",
+                    options.epochs, options.record_every
+                ),
+            ));
+        }
+        let mut sampler = Sampler::new(train.len(), options.batch)?.seed(options.seed).shuffle(options.shuffle);
+        let gpu = self.arena.gpu().clone();
+        let per_epoch = sampler.batches_per_epoch();
+        let steps = per_epoch * options.epochs;
+        let mut meter = LossMeter::new(&gpu, options.record_every as usize)?;
+        let mut clock = Clock::new();
+        let mut best: Option<(u64, f64)> = None;
+        let mut step = 0;
+        let mut last = None;
+        for epoch in 0..options.epochs {
+            let mut lr = 0.0;
+            let epoch_start = clock.training;
+            while let Some(drawn) = sampler.next_batch() {
+                clock.start();
+                let batch = self.minibatch(train, &drawn.indices, epoch, step)?;
+                clock.prepared();
+                let cx = Cx::train(self.arena).seeded(self.options.seed, step);
+                let loss = (self.loss)(&Step {
+                    model: self.model,
+                    cx: &cx,
+                    batch: &batch,
+                    epoch,
+                    step,
+                    options: &self.options,
+                })?;
+                self.arena.backward(&loss)?;
+                lr = (self.rate)(step);
+                self.optimizer.step(self.arena, lr)?;
+                meter.push(&loss, drawn.indices.len())?;
+                step += 1;
+                clock.samples += drawn.indices.len() as u64;
+                let recorded = step % self.options.record_every == 0;
+                let shown = step == 1 || clock.since_report() > PROGRESS_SECONDS;
+                if recorded || shown {
+                    meter.read()?;
+                }
+                clock.stop();
+                if recorded || shown {
+                    let now = clock.report(Progress {
+                        epoch: epoch + 1,
+                        epochs: self.options.epochs,
+                        step,
+                        steps,
+                        loss: meter.mean().unwrap_or(f64::NAN),
+                        lr,
+                        seconds: 0.0,
+                        rate: 0.0,
+                        left: 0.0,
+                        data_wait: 0.0,
+                        memory: gpu.memory().live,
+                    });
+                    if recorded {
+                        hooks.record(&now)?;
+                    }
+                    if shown {
+                        hooks.progress(&now)?;
+                    }
+                }
+            }
+            clock.start();
+            let train_loss = meter.end_epoch()?.unwrap_or(f64::NAN);
+            clock.stop();
+            let rate = train.len() as f64 / (clock.training - epoch_start).max(1e-9);
+            let test = match test {
+                Some(data) => Some(evaluate(self.model, &Cx::eval(self.arena), data, self.options.eval_batch.max(1))?),
+                None => None,
+            };
+            if let Some(accuracy) = test.as_ref().map(|t| t.accuracy)
+                && best.is_none_or(|(_, b)| accuracy > b)
+            {
+                best = Some((epoch + 1, accuracy));
+            }
+            let end = EpochEnd {
+                epoch: epoch + 1,
+                epochs: self.options.epochs,
+                step,
+                train_loss,
+                lr,
+                test,
+                seconds: clock.seconds(),
+                rate,
+            };
+            let flow = hooks.epoch(&end, self.arena)?;
+            last = Some(end);
+            if flow == Flow::Stop {
+                break;
+            }
+        }
+        let last = last.ok_or_else(|| Error::value("fit", "no epoch was run"))?;
+        Ok(Summary { last, best, steps: step, seconds: clock.seconds() })
+    }
+
+    fn minibatch(&self, train: &Images, indices: &[u32], epoch: u64, step: u64) -> Result<Minibatch> {
+        let seed = self.options.seed;
+        let augment = self.options.augment.as_ref().unwrap_or(train.normalise());
+        let mut batch = train.batch(indices, augment, Stream::new(seed, AUGMENT + epoch))?;
+        let stream = Stream::new(seed, MIX + step);
+        let mix = match self.options.mixing {
+            Mixing::Off => return Ok(batch),
+            Mixing::Mixup(alpha) => Mix::mixup(indices.len(), alpha, stream)?,
+            Mixing::Cutmix(alpha) => {
+                Mix::cutmix(indices.len(), [batch.images.dim(1), batch.images.dim(2)], alpha, stream)?
+            }
+        };
+        batch.images = mix.apply(&batch.images)?;
+        batch.soft = Some(mix.targets(&batch.labels, train.classes())?);
+        Ok(batch)
+    }
+}
+
+/// Where the time went.
+struct Clock {
+    began: Instant,
+    /// Start of the step that runs.
+    mark: Instant,
+    /// Seconds in steps and in preparing their batches.
+    training: f64,
+    preparing: f64,
+    samples: u64,
+    /// Time of the last report, training seconds and samples then.
+    reported: (Instant, f64, u64),
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, mark: now, training: 0.0, preparing: 0.0, samples: 0, reported: (now, 0.0, 0) }
+    }
+
+    fn start(&mut self) {
+        self.mark = Instant::now();
+    }
+
+    fn prepared(&mut self) {
+        self.preparing += self.mark.elapsed().as_secs_f64();
+    }
+
+    fn stop(&mut self) {
+        self.training += self.mark.elapsed().as_secs_f64();
+    }
+
+    fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn since_report(&self) -> f64 {
+        self.reported.0.elapsed().as_secs_f64()
+    }
+
+    /// Fills in what a report says about time.
+    fn report(&mut self, mut now: Progress) -> Progress {
+        let (_, training, samples) = self.reported;
+        now.seconds = self.seconds();
+        now.rate = (self.samples - samples) as f64 / (self.training - training).max(1e-9);
+        now.left = now.seconds / now.step as f64 * (now.steps - now.step) as f64;
+        now.data_wait = self.preparing / self.training.max(1e-9);
+        self.reported = (Instant::now(), self.training, self.samples);
+        now
+    }
+}

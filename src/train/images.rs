@@ -1,0 +1,144 @@
+//! A labelled data set on the device.
+
+use shadegrad_kernels::Gpu;
+
+use crate::augment::Augment;
+use crate::data::{ChannelStats, Dataset};
+use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::Tensor;
+
+/// A data set whose pictures are on the device as bytes: a batch is then a list of indices, and nothing but those goes
+/// over the bus in a training step.
+pub struct Images {
+    name: String,
+    pixels: Tensor,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    normalise: Augment,
+}
+
+/// Samples ready for a model.
+pub struct Minibatch {
+    /// Normalised pictures `[batch, height, width, channels]`.
+    pub images: Tensor,
+    /// Labels `[batch]`, `U32`.
+    pub labels: Tensor,
+    /// Target distributions `[batch, classes]` in place of the labels, where samples were mixed.
+    pub soft: Option<Tensor>,
+    /// Which samples these are.
+    pub indices: Vec<u32>,
+}
+
+impl Images {
+    /// Uploads a set. Pictures will be normalised by `stats`, those of the training set for the test set too; see
+    /// [`Dataset::channel_stats`].
+    ///
+    /// # Errors
+    /// If the set is empty, `stats` are of another number of channels, or the pictures do not fit one buffer of the
+    /// device.
+    pub fn upload(gpu: &Gpu, data: &Dataset, stats: &ChannelStats) -> Result<Self> {
+        if data.is_empty() {
+            return Err(Error::value("Images", format!("{} holds no pictures", data.name)));
+        }
+        if stats.mean.len() != data.channels || stats.std.len() != data.channels {
+            return Err(Error::value(
+                "Images",
+                format!(
+                    "statistics of {} channels for {}, which has {}; take those of its own training set",
+                    stats.mean.len(),
+                    data.name,
+                    data.channels
+                ),
+            ));
+        }
+        let shape = [data.len(), data.height, data.width, data.channels];
+        // A channel that never changes becomes zero whatever it is divided by.
+        let std: Vec<f32> = stats.std.iter().map(|&s| if s > 0.0 { s } else { 1.0 }).collect();
+        Ok(Self {
+            name: data.name.clone(),
+            pixels: Tensor::from_bytes(gpu, &data.images, &shape)?,
+            labels: data.labels.clone(),
+            classes: data.classes.clone(),
+            normalise: Augment::none(&stats.mean, &std),
+        })
+    }
+
+    /// What the set is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Never: an empty set is refused.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The name of each class.
+    pub fn class_names(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Height, width and channels of a picture.
+    pub fn size(&self) -> [usize; 3] {
+        [self.pixels.dim(1), self.pixels.dim(2), self.pixels.dim(3)]
+    }
+
+    /// The labels, in the order of the set.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The pictures as they are on the device: bytes `[len, height, width, channels]`.
+    pub fn pixels(&self) -> &Tensor {
+        &self.pixels
+    }
+
+    /// Normalising with this set's statistics and nothing else: what an augmentation starts from.
+    pub fn normalise(&self) -> &Augment {
+        &self.normalise
+    }
+
+    /// The samples at `indices`, normalised.
+    ///
+    /// # Errors
+    /// If an index is past the end.
+    pub fn plain(&self, indices: &[u32]) -> Result<Minibatch> {
+        self.batch(indices, &self.normalise, Stream::new(0, 0))
+    }
+
+    /// The samples at `indices`, changed at random by `augment` as `stream` says.
+    ///
+    /// # Errors
+    /// If an index is past the end, or `augment` does not fit the pictures.
+    pub fn batch(&self, indices: &[u32], augment: &Augment, stream: Stream) -> Result<Minibatch> {
+        let mut labels = Vec::with_capacity(indices.len());
+        for &i in indices {
+            let Some(&label) = self.labels.get(i as usize) else {
+                return Err(Error::value(
+                    "Images",
+                    format!("index {i} in {}, which holds {} pictures; indices count from 0", self.name, self.len()),
+                ));
+            };
+            labels.push(label);
+        }
+        let gpu = self.pixels.gpu();
+        let chosen = Tensor::from_u32(gpu, indices, &[indices.len()])?;
+        Ok(Minibatch {
+            images: augment.apply(&self.pixels, &chosen, stream)?,
+            labels: Tensor::from_u32(gpu, &labels, &[labels.len()])?,
+            soft: None,
+            indices: indices.to_vec(),
+        })
+    }
+}

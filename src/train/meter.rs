@@ -1,0 +1,112 @@
+//! Losses of many steps, kept on the device and read together: reading each one would stall the device at every step.
+
+use std::collections::VecDeque;
+
+use shadegrad_kernels::{Gpu, Storage};
+
+use crate::error::{Error, Result};
+use crate::metrics::RunningMean;
+use crate::tensor::{DType, Tensor};
+
+/// Collects the loss of every step on the device and reads them back in batches of at most `window`.
+pub struct LossMeter {
+    gpu: Gpu,
+    ring: Storage,
+    window: usize,
+    /// Samples of each step whose loss is on the device only.
+    pending: Vec<usize>,
+    /// Step of the first pending loss, from 1.
+    first: u64,
+    /// The last `window` losses on the host with their numbers of samples.
+    recent: VecDeque<(f64, usize)>,
+    epoch: RunningMean,
+}
+
+impl LossMeter {
+    /// A meter that reads back after `window` steps at the latest, and whose [`LossMeter::mean`] is over as many.
+    ///
+    /// # Errors
+    /// If `window` is 0, or the device refuses.
+    pub fn new(gpu: &Gpu, window: usize) -> Result<Self> {
+        if window == 0 {
+            return Err(Error::value("LossMeter", "a window of 0 steps; give at least 1"));
+        }
+        Ok(Self {
+            gpu: gpu.clone(),
+            ring: gpu.alloc(window as u64 * 4, "losses")?,
+            window,
+            pending: Vec::with_capacity(window),
+            first: 1,
+            recent: VecDeque::with_capacity(window),
+            epoch: RunningMean::new(),
+        })
+    }
+
+    /// Notes the scalar loss of the next step, the mean over `samples`; does not wait for the device unless the window
+    /// is full.
+    ///
+    /// # Errors
+    /// If the loss is not one float; as [`LossMeter::read`].
+    pub fn push(&mut self, loss: &Tensor, samples: usize) -> Result<()> {
+        if loss.numel() != 1 || loss.dtype() != DType::F32 {
+            return Err(Error::shape("LossMeter", format!("{loss:?} is not one float; reduce it with `mean` first")));
+        }
+        self.gpu.copy(loss.storage(), 0, &self.ring, self.pending.len() as u64 * 4, 4)?;
+        self.pending.push(samples);
+        if self.pending.len() == self.window {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is pending; waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the step when a loss is NaN or infinite; or the device reported a fault.
+    pub fn read(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.gpu.read(&self.ring)?;
+        for (i, (raw, &samples)) in bytes.chunks_exact(4).zip(&self.pending).enumerate() {
+            let loss = f64::from(f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
+            if !loss.is_finite() {
+                return Err(Error::NonFinite(format!(
+                    "the loss of step {} is {loss}; use a lower learning rate, warm it up, or clip the gradient's norm",
+                    self.first + i as u64
+                )));
+            }
+            if self.recent.len() == self.window {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((loss, samples));
+            self.epoch.push(loss, samples as f64)?;
+        }
+        self.first += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Mean loss per sample over the last steps read, at most the window; `None` before the first.
+    pub fn mean(&self) -> Option<f64> {
+        let samples: usize = self.recent.iter().map(|r| r.1).sum();
+        let sum: f64 = self.recent.iter().map(|&(loss, n)| loss * n as f64).sum();
+        (samples > 0).then(|| sum / samples as f64)
+    }
+
+    /// The last loss read; `None` before the first.
+    pub fn last(&self) -> Option<f64> {
+        self.recent.back().map(|r| r.0)
+    }
+
+    /// Mean loss per sample since the last call, with what is pending; `None` if there were no steps.
+    ///
+    /// # Errors
+    /// As [`LossMeter::read`].
+    pub fn end_epoch(&mut self) -> Result<Option<f64>> {
+        self.read()?;
+        let mean = self.epoch.mean();
+        self.epoch.reset();
+        Ok(mean)
+    }
+}
