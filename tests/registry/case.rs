@@ -324,7 +324,7 @@ impl Case {
         let mut directions =
             || -> Vec<A> { wanted.iter().map(|&i| rand(&self.inputs[i].shape).values(&mut rng)).collect() };
         let v = directions();
-        let v_tensors: Vec<Tensor> = v.iter().map(|d| rand(d.shape()).tensor(d)).collect::<Result<_>>()?;
+        let v_tensors: Vec<Tensor> = v.iter().map(|d| Ok(rand(d.shape()).tensor(d)?.leaf())).collect::<Result<_>>()?;
         let products = grad_with(
             &grads.iter().collect::<Vec<_>>(),
             &targets,
