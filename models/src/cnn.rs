@@ -68,7 +68,7 @@ impl Module for SmallCnn {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let mut x = x.clone();
         for (i, (conv, norm)) in self.blocks.iter().enumerate() {
-            x = norm.forward(cx, &conv.forward(cx, &x)?)?.relu()?;
+            x = norm.forward_relu(cx, &conv.forward(cx, &x)?)?;
             if i == 1 {
                 x = x.max_pool2d(Pool2d::new(2, 2, 0))?;
             }

@@ -84,7 +84,7 @@ impl ResNet {
     /// # Errors
     /// As [`Module::forward`].
     pub fn features(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let mut x = self.bn1.forward(cx, &self.conv1.forward(cx, x)?)?.relu()?;
+        let mut x = self.bn1.forward_relu(cx, &self.conv1.forward(cx, x)?)?;
         if self.pool {
             x = x.max_pool2d(Pool2d::new(3, 2, 1))?;
         }
@@ -127,10 +127,8 @@ impl Module for Block {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let mut y = x.clone();
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
-            y = norm.forward(cx, &conv.forward(cx, &y)?)?;
-            if i + 1 < self.layers.len() {
-                y = y.relu()?;
-            }
+            y = conv.forward(cx, &y)?;
+            y = if i + 1 < self.layers.len() { norm.forward_relu(cx, &y)? } else { norm.forward(cx, &y)? };
         }
         match &self.downsample {
             Some((conv, norm)) => y.add(&norm.forward(cx, &conv.forward(cx, x)?)?)?.relu(),

@@ -65,7 +65,7 @@ impl CifarResNet {
     /// # Errors
     /// As [`Module::forward`].
     pub fn features(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let mut x = self.bn1.forward(cx, &self.conv1.forward(cx, x)?)?.relu()?;
+        let mut x = self.bn1.forward_relu(cx, &self.conv1.forward(cx, x)?)?;
         for block in &self.blocks {
             x = block.forward(cx, &x)?;
         }
@@ -81,7 +81,7 @@ impl Module for CifarResNet {
 
 impl Module for Block {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let y = self.bn1.forward(cx, &self.conv1.forward(cx, x)?)?.relu()?;
+        let y = self.bn1.forward_relu(cx, &self.conv1.forward(cx, x)?)?;
         let y = self.bn2.forward(cx, &self.conv2.forward(cx, &y)?)?;
         let mut shortcut = x.clone();
         if self.stride > 1 {

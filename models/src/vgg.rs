@@ -108,7 +108,7 @@ impl Module for Vgg {
         let mut x = x.clone();
         for stage in &self.stages {
             for (conv, norm) in stage {
-                x = norm.forward(cx, &conv.forward(cx, &x)?)?.relu()?;
+                x = norm.forward_relu(cx, &conv.forward(cx, &x)?)?;
             }
             x = x.max_pool2d(Pool2d::new(2, 2, 0))?;
         }

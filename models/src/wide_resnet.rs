@@ -68,14 +68,14 @@ impl Module for WideResNet {
         for block in &self.blocks {
             x = block.forward(cx, &x)?;
         }
-        self.fc.forward(cx, &self.bn.forward(cx, &x)?.relu()?.global_avg_pool()?)
+        self.fc.forward(cx, &self.bn.forward_relu(cx, &x)?.global_avg_pool()?)
     }
 }
 
 impl Module for Block {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let a = self.bn1.forward(cx, x)?.relu()?;
-        let y = self.bn2.forward(cx, &self.conv1.forward(cx, &a)?)?.relu()?;
+        let a = self.bn1.forward_relu(cx, x)?;
+        let y = self.bn2.forward_relu(cx, &self.conv1.forward(cx, &a)?)?;
         let y = self.conv2.forward(cx, &self.dropout.forward(cx, &y)?)?;
         // Where the shape changes, the shortcut sees the activated input too, as in the authors' code.
         match &self.shortcut {
