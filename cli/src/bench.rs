@@ -166,7 +166,7 @@ fn cases<'a>(gpu: &'a Gpu, quick: bool) -> Result<Vec<Case<'a>>> {
         let w = fill(&[g.k, 3, 3, g.c])?;
         let flop = g.flops();
         for pass in ["fwd", "dgrad", "wgrad"] {
-            let (x, y, w, g) = (x.clone(), y.clone(), w.clone(), g.clone());
+            let (x, y, w, g) = (x.clone(), y.clone(), w.clone(), g);
             let bytes = match pass {
                 "fwd" => y.storage().bytes(),
                 "dgrad" => x.storage().bytes(),

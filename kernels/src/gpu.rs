@@ -463,7 +463,7 @@ impl Gpu {
     /// If a range does not fit or is not aligned.
     pub fn copy(&self, from: &Storage, from_offset: u64, to: &Storage, to_offset: u64, bytes: u64) -> Result<()> {
         let fits = |s: &Storage, o: u64| o.checked_add(bytes).is_some_and(|end| end <= s.bytes().next_multiple_of(4));
-        if !fits(from, from_offset) || !fits(to, to_offset) || (from_offset | to_offset | bytes) % 4 != 0 {
+        if !fits(from, from_offset) || !fits(to, to_offset) || !(from_offset | to_offset | bytes).is_multiple_of(4) {
             return Err(GpuError::Transfer(format!(
                 "cannot copy {bytes} bytes from {from:?} at {from_offset} to {to:?} at {to_offset}: \
                  ranges must fit and be multiples of four"

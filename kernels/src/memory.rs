@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(size_class(1 << 20), 1 << 20);
         for n in 1..5000u64 {
             let c = size_class(n);
-            assert!(c >= n && c % 16 == 0 && (n <= 256 || c <= n + n / 4), "{n} -> {c}");
+            assert!(c >= n && c.is_multiple_of(16) && (n <= 256 || c <= n + n / 4), "{n} -> {c}");
         }
     }
 }

@@ -139,7 +139,7 @@ impl Gpu {
     /// If it does not fit, or the device reported a fault.
     pub fn upload_at(&self, to: &Storage, offset: u64, data: &[u8]) -> Result<()> {
         let n = data.len() as u64;
-        if offset % 4 != 0 || offset.checked_add(n).is_none_or(|end| end > to.bytes()) {
+        if !offset.is_multiple_of(4) || offset.checked_add(n).is_none_or(|end| end > to.bytes()) {
             return Err(GpuError::Transfer(format!("{n} bytes at {offset} do not fit {to:?}")));
         }
         if n == 0 {

@@ -64,7 +64,7 @@ fn compare(devices: &[(&'static str, Gpu)], d: &Dims, with_bias: bool) {
     for (name, gpu) in devices {
         let [sa, sb, sbias] = [&a, &b, &bias].map(|v| upload(gpu, v).unwrap());
         let sc = upload(gpu, &vec![f32::NAN; want.len()]).unwrap();
-        let epilogue = Epilogue { bias: with_bias.then_some(&sbias), ..Epilogue::default() };
+        let epilogue = Epilogue { bias: with_bias.then_some(&sbias) };
         matmul(gpu, &sa, &sb, &sc, d, epilogue).unwrap_or_else(|e| panic!("{e}"));
         let bytes = gpu.read(&sc).unwrap();
         let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
@@ -78,7 +78,7 @@ fn compare(devices: &[(&'static str, Gpu)], d: &Dims, with_bias: bool) {
 
 fn each_transpose(devices: &[(&'static str, Gpu)], m: usize, n: usize, k: usize) {
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
-        compare(devices, &Dims::new(m, n, k, ta, tb), (m + n + k) % 2 == 0);
+        compare(devices, &Dims::new(m, n, k, ta, tb), (m + n + k).is_multiple_of(2));
     }
 }
 

@@ -59,7 +59,8 @@ impl Spec {
 
     /// Refuses images whose sides are not multiples of `factor`.
     fn divisible(&self, op: &'static str, factor: usize) -> Result<()> {
-        if self.height % factor == 0 && self.width % factor == 0 && self.height > 0 && self.width > 0 {
+        if self.height.is_multiple_of(factor) && self.width.is_multiple_of(factor) && self.height > 0 && self.width > 0
+        {
             return Ok(());
         }
         Err(Error::shape(

@@ -28,7 +28,7 @@ impl CifarResNet {
     /// # Errors
     /// If `depth` is not `6n + 2`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize) -> Result<Self> {
-        if depth < 8 || (depth - 2) % 6 != 0 {
+        if depth < 8 || !(depth - 2).is_multiple_of(6) {
             return Err(Error::value(
                 "resnet",
                 format!("depth {depth}: a CIFAR ResNet has 6n + 2 layers (20, 32, 44, ..)"),

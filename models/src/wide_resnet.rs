@@ -29,7 +29,7 @@ impl WideResNet {
     /// # Errors
     /// If `depth` is not `6n + 4`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize, widen: usize, dropout: f32) -> Result<Self> {
-        if depth < 10 || (depth - 4) % 6 != 0 {
+        if depth < 10 || !(depth - 4).is_multiple_of(6) {
             return Err(Error::value(
                 "wrn",
                 format!("depth {depth}: a wide ResNet has 6n + 4 layers (16, 28, 40, ..)"),

@@ -136,14 +136,14 @@ pub fn grad_with(
         }
     }
     let targets: Vec<Option<u64>> = inputs.iter().map(|t| t.0.node.as_ref().map(|n| n.id())).collect();
-    if let Some(i) = targets.iter().position(Option::is_none) {
-        if !options.allow_unused {
-            let t = inputs[i];
-            return Err(Error::Gradient(match t.0.cut {
-                Some(op) => format!("input {i}, {:?}, comes from `{op}`, which has no gradient", t.shape()),
-                None => format!("input {i}, {:?}, is a constant; make it a leaf with `leaf()` first", t.shape()),
-            }));
-        }
+    if let Some(i) = targets.iter().position(Option::is_none)
+        && !options.allow_unused
+    {
+        let t = inputs[i];
+        return Err(Error::Gradient(match t.0.cut {
+            Some(op) => format!("input {i}, {:?}, comes from `{op}`, which has no gradient", t.shape()),
+            None => format!("input {i}, {:?}, is a constant; make it a leaf with `leaf()` first", t.shape()),
+        }));
     }
     let needed = needed_nodes(&pending, &targets);
     let mut found: HashMap<u64, Tensor> = HashMap::new();
@@ -238,10 +238,10 @@ fn needed_nodes(pending: &Pending, targets: &[Option<u64>]) -> HashMap<u64, ()> 
     let mut seen: BTreeMap<u64, Arc<Node>> = BTreeMap::new();
     let mut stack: Vec<Arc<Node>> = pending.0.values().map(|(n, _)| n.clone()).collect();
     while let Some(node) = stack.pop() {
-        if !seen.contains_key(&node.id()) {
+        seen.entry(node.id()).or_insert_with(|| {
             stack.extend(node.inputs().iter().flatten().cloned());
-            seen.insert(node.id(), node);
-        }
+            node
+        });
     }
     let mut needed: HashMap<u64, ()> = targets.iter().flatten().map(|id| (*id, ())).collect();
     for (id, node) in &seen {

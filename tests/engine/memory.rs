@@ -182,6 +182,7 @@ fn unknown_adapters_are_errors_that_list_what_exists() {
     assert!(err.contains("no such gpu") && err.contains("0: "), "{err}");
     let listed = Gpu::list(false);
     assert!(!listed.is_empty());
-    let by_name = Gpu::new(Options { adapter: Some(listed[0].name[..4].to_lowercase()), ..Options::default() }).unwrap();
+    let by_name =
+        Gpu::new(Options { adapter: Some(listed[0].name[..4].to_lowercase()), ..Options::default() }).unwrap();
     assert_eq!(by_name.description().name, listed[0].name);
 }

@@ -114,6 +114,7 @@ impl Input {
 }
 
 type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
+type Check = fn(&Case) -> Result<(), Failed>;
 type Oracle = Box<dyn Fn(&[A]) -> A + Send + Sync>;
 
 /// A row: an operation on given inputs, and its oracle.
@@ -187,7 +188,7 @@ impl Case {
 
     pub fn trials(self) -> Vec<Trial> {
         let case = Arc::new(self);
-        let mut aspects: Vec<(&str, fn(&Self) -> Result<(), Failed>)> = vec![("forward", Self::forward)];
+        let mut aspects: Vec<(&str, Check)> = vec![("forward", Self::forward)];
         if case.grad {
             aspects.push(("grad", Self::first_order));
         }
