@@ -35,6 +35,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 a loss that is not a number.
 #[derive(Subcommand)]
 enum Command {
     /// Train a model; without arguments a small network on the embedded handwritten digits.
+    #[command(allow_negative_numbers = true)]
     Train(Box<config::Args>),
     /// List the devices that can be used, best first.
     Devices(devices::Args),

@@ -94,7 +94,7 @@ pub struct Progress {
     pub left: f64,
     /// Share of the training time in which the host prepared batches.
     pub data_wait: f64,
-    /// Bytes in use on the device.
+    /// The most bytes that were in use on the device at once.
     pub memory: u64,
 }
 
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
                         rate: 0.0,
                         left: 0.0,
                         data_wait: 0.0,
-                        memory: gpu.memory().live,
+                        memory: gpu.memory().peak,
                     });
                     if recorded {
                         hooks.record(&now)?;
