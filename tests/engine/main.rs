@@ -10,6 +10,7 @@ mod optim;
 mod params;
 mod shapes;
 mod spiking;
+mod train;
 
 use std::sync::OnceLock;
 
