@@ -2,6 +2,7 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod error;
+mod nearest;
 mod ops;
 mod tensor;
 
@@ -14,6 +15,7 @@ pub mod rng;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use nearest::did_you_mean;
 pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction};
 pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment};
 pub use shadegrad_kernels as kernels;

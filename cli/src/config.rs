@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args as _, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{did_you_mean, usage};
+use shadegrad::did_you_mean;
+
+use crate::failure::usage;
 
 /// Arguments of `shadegrad train`.
 #[derive(clap::Args)]

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use shadegrad_models::{Spec, names, parameter_count};
 
-use crate::failure::{did_you_mean, usage};
+use shadegrad::did_you_mean;
+
+use crate::failure::usage;
 use crate::report::{say, thousands};
 
 #[derive(clap::Args)]

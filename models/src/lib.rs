@@ -31,7 +31,7 @@ pub use wide_resnet::WideResNet;
 use std::fmt::Display;
 
 use shadegrad::nn::{Builder, Conv2d, ConvOptions, Module, Scope};
-use shadegrad::{Error, Result};
+use shadegrad::{Error, Result, did_you_mean};
 
 /// What goes in and comes out of a classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,23 +138,7 @@ pub fn create(name: &str, scope: &mut Scope<'_>, spec: &Spec) -> Result<Box<dyn 
 
 fn unknown(name: &str) -> String {
     let all: Vec<&str> = names().map(|m| m.0).collect();
-    let nearest = all.iter().min_by_key(|m| edit_distance(m, name)).copied().unwrap_or_default();
-    format!("there is no model `{name}`; did you mean `{nearest}`? There are: {}", all.join(", "))
-}
-
-/// Insertions, deletions and substitutions between two names (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut before = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let cost = before + usize::from(x != y);
-            before = row[j + 1];
-            row[j + 1] = cost.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    format!("there is no model `{name}`{}. There are: {}", did_you_mean(name, &all), all.join(", "))
 }
 
 /// Trainable parameters of model `name` for `spec`. Needs no device.
