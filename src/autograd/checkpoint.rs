@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::autograd::{GradOptions, enable_grad, grad_with, no_grad};
+use crate::autograd::{composite_grads, no_grad};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -27,23 +27,5 @@ where
     F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
 {
     let owned: Arc<[Tensor]> = inputs.iter().map(|t| (*t).clone()).collect();
-    out.detach().record("checkpoint", inputs, move |ctx, grad| {
-        // With a graph asked for, the second run hangs on the true inputs by identities: its gradients are taken at the
-        // identities (one input may depend on another, and that path is not ours) and can be differentiated beyond them.
-        // Otherwise it works on leaves of its own, whose graph ends here and is freed at once.
-        let xs: Vec<Tensor> = if ctx.create_graph() {
-            owned.iter().map(Tensor::identity).collect()
-        } else {
-            owned.iter().map(|t| if t.requires_grad() { t.leaf() } else { t.clone() }).collect()
-        };
-        let out = enable_grad(|| f(&xs))?;
-        let wanted: Vec<usize> = (0..xs.len()).filter(|&i| ctx.needs(i)).collect();
-        let targets: Vec<&Tensor> = wanted.iter().map(|&i| &xs[i]).collect();
-        let options = GradOptions { create_graph: ctx.create_graph(), allow_unused: true, ..GradOptions::default() };
-        let mut grads = vec![None; xs.len()];
-        for (i, g) in wanted.iter().zip(grad_with(&[&out], &targets, Some(&[grad]), options)?) {
-            grads[*i] = Some(g.map_or_else(|| Tensor::zeros(grad.gpu(), xs[*i].shape()), Ok)?);
-        }
-        Ok(grads)
-    })
+    out.detach().record("checkpoint", inputs, move |ctx, grad| composite_grads(ctx, &owned, grad, &f))
 }

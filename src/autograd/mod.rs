@@ -6,11 +6,13 @@
 //! topological order without recursion, so deep graphs cannot overflow the stack.
 
 mod checkpoint;
+mod composite;
 mod functions;
 mod node;
 
 pub use checkpoint::checkpoint;
 pub(crate) use checkpoint::record_checkpoint;
+pub(crate) use composite::composite_grads;
 pub use functions::{custom, hvp, vjp};
 pub use node::{Ctx, Node};
 

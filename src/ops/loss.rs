@@ -3,8 +3,8 @@
 use shadegrad_kernels::Gpu;
 use shadegrad_kernels::loss::{self as k, Targets};
 
+use crate::autograd::composite_grads;
 use crate::error::{Error, Result};
-use crate::ops::composite::composite_grads;
 use crate::tensor::{DType, Tensor};
 
 /// From the losses of the samples (or elements) to the result.

@@ -3,7 +3,6 @@
 
 mod attention;
 pub mod augment;
-mod composite;
 mod conv;
 mod elementwise;
 mod fft;

@@ -4,8 +4,8 @@
 
 use shadegrad_kernels::norm::{self as k, Affine, Dims};
 
+use crate::autograd::composite_grads;
 use crate::error::{Error, Result};
-use crate::ops::composite::composite_grads;
 use crate::tensor::{DType, Tensor};
 
 /// The result of [`Tensor::batch_norm`].

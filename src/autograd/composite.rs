@@ -1,4 +1,5 @@
-//! Second-order gradients of operations whose fused backward kernels are not differentiable.
+//! Gradients by running a function again: for checkpoints, and for operations whose fused backward kernels are not
+//! differentiable.
 
 use crate::autograd::{Ctx, GradOptions, enable_grad, grad_with};
 use crate::error::Result;
