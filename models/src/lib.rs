@@ -21,6 +21,8 @@ mod vgg;
 mod vit;
 mod wide_resnet;
 
+pub mod papers;
+
 pub use cnn::{LeNet, Mlp, SmallCnn};
 pub use resnet::{ResNet, ResNetConfig};
 pub use resnet_cifar::CifarResNet;
