@@ -8,6 +8,7 @@ mod devices;
 mod doctor;
 mod failure;
 mod models;
+mod papers;
 mod profile;
 mod report;
 mod train;
@@ -47,6 +48,10 @@ enum Command {
     Data(data::Args),
     /// List the models and their numbers of parameters.
     Models(models::Args),
+    /// List the papers, their claims and what was measured.
+    Papers(papers::Args),
+    /// Run the experiment of a paper, or of all.
+    Run(papers::RunArgs),
     /// Time of every kernel in the training steps of a model.
     Profile(profile::Args),
 }
@@ -79,6 +84,8 @@ fn main() -> std::process::ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Papers(args) => papers::run(&args),
+        Command::Run(args) => papers::run_recipe(&args),
         Command::Profile(args) => profile::run(&args),
     };
     match result {

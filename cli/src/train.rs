@@ -147,7 +147,10 @@ impl Output {
                 }
                 (out.clone(), new)
             }
-            None => (new_run(config)?, true),
+            None => {
+                let data = Path::new(&config.data).file_name().map_or("data".into(), |n| n.to_string_lossy());
+                (new_run(&format!("{}-{data}", config.model))?, true)
+            }
         };
         fs::write(path.join(CONFIG), config.to_toml()?).map_err(|e| not_writable(&path, &e))?;
         Ok(Self { path, new })
@@ -173,13 +176,12 @@ fn not_writable(out: &Path, e: &std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("{}: cannot be written ({e}); choose another folder with --out", out.display())
 }
 
-/// The first folder `runs/<model>-<data>-<n>` that does not exist yet, made.
-fn new_run(config: &Config) -> Result<PathBuf> {
-    let data = Path::new(&config.data).file_name().map_or("data".into(), |n| n.to_string_lossy().into_owned());
+/// The first folder `runs/<name>-<n>` that does not exist yet, made.
+pub fn new_run(name: &str) -> Result<PathBuf> {
     let root = Path::new(RUNS);
     fs::create_dir_all(root).map_err(|e| not_writable(root, &e))?;
     for n in 1u32.. {
-        let out = root.join(format!("{}-{data}-{n}", config.model));
+        let out = root.join(format!("{name}-{n}"));
         match fs::create_dir(&out) {
             Ok(()) => return Ok(out),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
