@@ -12,6 +12,7 @@ mod papers;
 mod profile;
 mod report;
 mod train;
+mod view;
 
 use clap::{Parser, Subcommand};
 
