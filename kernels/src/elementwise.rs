@@ -34,7 +34,7 @@ table! {
     Neg => [UNARY_NEG], Abs => [UNARY_ABS], Exp => [UNARY_EXP], Log => [UNARY_LOG], Log1p => [UNARY_LOG1P],
     Expm1 => [UNARY_EXPM1], Sqrt => [UNARY_SQRT], Rsqrt => [UNARY_RSQRT], Recip => [UNARY_RECIP], Sin => [UNARY_SIN],
     Cos => [UNARY_COS], Tanh => [UNARY_TANH], Sigmoid => [UNARY_SIGMOID], Softplus => [UNARY_SOFTPLUS],
-    Silu => [UNARY_SILU], Gelu => [UNARY_GELU], GeluTanh => [UNARY_GELU_TANH], Relu => [UNARY_RELU],
+    Silu => [UNARY_SILU], Mish => [UNARY_MISH], Gelu => [UNARY_GELU], GeluTanh => [UNARY_GELU_TANH], Relu => [UNARY_RELU],
     LeakyRelu => [UNARY_LEAKY_RELU], Elu => [UNARY_ELU], Erf => [UNARY_ERF], Square => [UNARY_SQUARE],
     Sign => [UNARY_SIGN], Floor => [UNARY_FLOOR], Ceil => [UNARY_CEIL], Round => [UNARY_ROUND],
     Clamp => [UNARY_CLAMP], Powf => [UNARY_POWF], AddScalar => [UNARY_ADD_SCALAR], MulScalar => [UNARY_MUL_SCALAR],
@@ -47,6 +47,7 @@ table! {
     /// Functions whose gradient `dy * f'(x)` is one kernel.
     UnaryGrad, kernels: [Kernel<UnaryParams, 2, 1>; 1],
     Tanh => [DUNARY_TANH], Sigmoid => [DUNARY_SIGMOID], Softplus => [DUNARY_SOFTPLUS], Silu => [DUNARY_SILU],
+    Mish => [DUNARY_MISH],
     Gelu => [DUNARY_GELU], GeluTanh => [DUNARY_GELU_TANH], Relu => [DUNARY_RELU], LeakyRelu => [DUNARY_LEAKY_RELU],
     Elu => [DUNARY_ELU], Square => [DUNARY_SQUARE], Abs => [DUNARY_ABS], Clamp => [DUNARY_CLAMP],
 }

@@ -35,6 +35,7 @@ pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod optim;
+pub mod parametric;
 pub mod pool;
 pub mod random;
 pub mod reduce;

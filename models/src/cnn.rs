@@ -1,25 +1,33 @@
 //! Small networks for small images.
 
-use shadegrad::nn::{BatchNorm2d, Conv2d, ConvOptions, Cx, Linear, Module, Scope};
+use shadegrad::nn::{Activation, ActivationLayer, BatchNorm2d, Conv2d, ConvOptions, Cx, Linear, Module, Scope};
 use shadegrad::{Error, Pool2d, Result, Tensor};
 
 use crate::{Spec, conv};
 
-/// Fully connected layers with ReLU between them.
+/// Fully connected layers with an activation between them.
 pub struct Mlp {
     layers: Vec<Linear>,
+    activations: Vec<ActivationLayer>,
 }
 
 impl Mlp {
-    /// Hidden layers of the given widths, then the classes.
+    /// Hidden layers of the given widths with ReLU, then the classes.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, hidden: &[usize]) -> Self {
+        Self::with_activation(scope, spec, hidden, Activation::Relu)
+    }
+
+    /// Hidden layers of the given widths with `activation`, each with a parameter of its own (in the scope `acts`) where it
+    /// has one, then the classes.
+    pub fn with_activation(scope: &mut Scope<'_>, spec: &Spec, hidden: &[usize], activation: Activation) -> Self {
         let mut width = spec.height * spec.width * spec.channels;
         let mut layers = Vec::new();
         for (i, &next) in hidden.iter().chain(std::iter::once(&spec.classes)).enumerate() {
             layers.push(Linear::new(&mut scope.sub(format!("layers.{i}")), width, next, true));
             width = next;
         }
-        Self { layers }
+        let activations = (0..hidden.len()).map(|i| activation.layer(&mut scope.sub(format!("acts.{i}")))).collect();
+        Self { layers, activations }
     }
 }
 
@@ -28,8 +36,8 @@ impl Module for Mlp {
         let mut x = x.flatten(1, x.rank() - 1)?;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(cx, &x)?;
-            if i + 1 < self.layers.len() {
-                x = x.relu()?;
+            if let Some(activation) = self.activations.get(i) {
+                x = activation.forward(cx, &x)?;
             }
         }
         Ok(x)

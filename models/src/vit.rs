@@ -27,6 +27,10 @@ pub struct VitConfig {
     pub dropout: f32,
     /// Stochastic depth of the last block; it rises linearly from 0.
     pub drop_path: f32,
+    /// Between the linear layers of a block; GELU in the published networks.
+    pub activation: Activation,
+    /// Whether a learned class token is read by the head; without one it reads the mean of all tokens.
+    pub class_token: bool,
 }
 
 impl VitConfig {
@@ -37,7 +41,18 @@ impl VitConfig {
             16..112 => 4,
             _ => 16,
         };
-        Self { spec: *spec, patch, dim, depth, heads, mlp: 4 * dim, dropout: 0.0, drop_path: 0.0 }
+        Self {
+            spec: *spec,
+            patch,
+            dim,
+            depth,
+            heads,
+            mlp: 4 * dim,
+            dropout: 0.0,
+            drop_path: 0.0,
+            activation: Activation::Gelu,
+            class_token: true,
+        }
     }
 
     /// Two blocks of width 64 with four heads: seconds on any device.
@@ -61,10 +76,10 @@ impl VitConfig {
     }
 }
 
-/// Patches as tokens with learned positions and a class token, blocks with the norm first, a linear head.
+/// Patches as tokens with learned positions, mostly with a class token, blocks with the norm first, a linear head.
 pub struct Vit {
     patch_embed: Conv2d,
-    cls_token: ParamId,
+    cls_token: Option<ParamId>,
     pos_embed: ParamId,
     dropout: Dropout,
     blocks: Vec<Block>,
@@ -89,12 +104,13 @@ impl Vit {
     /// # Errors
     /// If the patch does not divide the images, or the heads the width.
     pub fn new(scope: &mut Scope<'_>, config: &VitConfig) -> Result<Self> {
-        let &VitConfig { spec, patch, dim, depth, heads, mlp, dropout, drop_path } = config;
+        let &VitConfig { spec, patch, dim, depth, heads, mlp, dropout, drop_path, activation, class_token } = config;
         spec.divisible("vit", patch)?;
         if heads == 0 || dim % heads != 0 {
             return Err(Error::value("vit", format!("width {dim} does not divide into {heads} heads")));
         }
-        let tokens = (spec.height / patch) * (spec.width / patch) + 1;
+        activation.check()?;
+        let tokens = (spec.height / patch) * (spec.width / patch) + usize::from(class_token);
         let init = Init::TruncNormal(0.02);
         let mut blocks = Vec::new();
         for i in 0..depth {
@@ -103,12 +119,12 @@ impl Vit {
                 norm1: LayerNorm::new(&mut s.sub("norm1"), dim, EPS),
                 attn: MultiHeadAttention::new(&mut s.sub("attn"), dim, heads, true, 0.0),
                 norm2: LayerNorm::new(&mut s.sub("norm2"), dim, EPS),
-                mlp: Mlp::new(&mut s.sub("mlp"), dim, mlp, Activation::Gelu, dropout),
+                mlp: Mlp::new(&mut s.sub("mlp"), dim, mlp, activation, dropout),
                 drop_path: DropPath(drop_path * i as f32 / (depth.max(2) - 1) as f32),
             });
         }
         Ok(Self {
-            cls_token: scope.param("cls_token", &[1, 1, dim], init),
+            cls_token: class_token.then(|| scope.param("cls_token", &[1, 1, dim], init)),
             pos_embed: scope.param("pos_embed", &[1, tokens, dim], init),
             patch_embed: Conv2d::new(
                 &mut scope.sub("patch_embed.proj"),
@@ -124,7 +140,7 @@ impl Vit {
         })
     }
 
-    /// All tokens after the last norm, `[batch, 1 + patches, dim]`; the class token is the first.
+    /// All tokens after the last norm, `[batch, 1 + patches, dim]`; the class token is the first, if there is one.
     ///
     /// # Errors
     /// As [`Module::forward`].
@@ -132,8 +148,11 @@ impl Vit {
         let n = x.dim(0);
         let patches = self.patch_embed.forward(cx, x)?.flatten(1, 2)?;
         let dim = patches.dim(2);
-        let cls = cx.param(self.cls_token).broadcast_to(&[n, 1, dim])?;
-        let x = Tensor::concat(&[&cls, &patches], 1)?.add(cx.param(self.pos_embed))?;
+        let patches = match self.cls_token {
+            Some(cls) => Tensor::concat(&[&cx.param(cls).broadcast_to(&[n, 1, dim])?, &patches], 1)?,
+            None => patches,
+        };
+        let x = patches.add(cx.param(self.pos_embed))?;
         let mut x = self.dropout.forward(cx, &x)?;
         for block in &self.blocks {
             x = block.forward(cx, &x)?;
@@ -145,8 +164,11 @@ impl Vit {
 impl Module for Vit {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let tokens = self.tokens(cx, x)?;
-        let cls = tokens.slice(1, 0, 1, 1)?.flatten(0, 1)?;
-        self.head.forward(cx, &cls)
+        let read = match self.cls_token {
+            Some(_) => tokens.slice(1, 0, 1, 1)?.flatten(0, 1)?,
+            None => tokens.mean(&[1], false)?,
+        };
+        self.head.forward(cx, &read)
     }
 }
 

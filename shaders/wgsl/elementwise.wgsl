@@ -9,8 +9,8 @@
 
 #define GROUP 256
 
-#kernel unary_$OP : OP in neg abs exp log log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu erf square sign floor ceil round clamp powf add_scalar mul_scalar gt_scalar ge_scalar lt_scalar le_scalar eq_scalar ne_scalar is_nan is_finite
-#kernel dunary_$OP : OP in tanh sigmoid softplus silu gelu gelu_tanh relu leaky_relu elu square abs clamp
+#kernel unary_$OP : OP in neg abs exp log log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid softplus silu mish gelu gelu_tanh relu leaky_relu elu erf square sign floor ceil round clamp powf add_scalar mul_scalar gt_scalar ge_scalar lt_scalar le_scalar eq_scalar ne_scalar is_nan is_finite
+#kernel dunary_$OP : OP in tanh sigmoid softplus silu mish gelu gelu_tanh relu leaky_relu elu square abs clamp
 #kernel binary_$OP_$X$Y : OP in add sub mul div pow maximum minimum gt ge lt le eq ne, X in v s r, Y in v s r if (X == v) + (Y == v) > 0
 #kernel bcast_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne
 #kernel tile_$OP : OP in add sub mul div pow maximum minimum gt ge lt le eq ne first
@@ -30,7 +30,7 @@ fn f(v: f32) -> f32 {
     return -v;
 #elif OP == abs || OP == exp || OP == sqrt || OP == sin || OP == cos || OP == floor || OP == ceil || OP == round || OP == sign
     return $OP(v);
-#elif OP == log || OP == log1p || OP == expm1 || OP == tanh || OP == sigmoid || OP == erf || OP == softplus || OP == silu || OP == gelu || OP == gelu_tanh
+#elif OP == log || OP == log1p || OP == expm1 || OP == tanh || OP == sigmoid || OP == erf || OP == softplus || OP == silu || OP == mish || OP == gelu || OP == gelu_tanh
     return sg_$OP(v);
 #elif OP == rsqrt
     return inverseSqrt(v);
@@ -99,6 +99,9 @@ fn df(v: f32) -> f32 {
 #elif OP == silu
     let s = sg_sigmoid(v);
     return s * (1.0 + v * (1.0 - s));
+#elif OP == mish
+    let t = sg_tanh(sg_softplus(v));
+    return t + v * sg_sigmoid(v) * (1.0 - t * t);
 #elif OP == gelu
     // 1/sqrt(2), 1/sqrt(2 pi)
     return 0.5 * (1.0 + sg_erf(v * 0.70710678)) + v * 0.39894228 * exp(-0.5 * v * v);

@@ -113,7 +113,9 @@ impl Arena {
             params: views(&table, &values)?.leaves(),
             grad_views: views(&table, &grads)?,
             buffers: views(&buffer_table, &stats)?,
-            groups: vec![Group::default(); table.len()],
+            groups: (table.entries().iter())
+                .map(|e| Group { weight_decay: f32::from(u8::from(e.decay)), ..Group::default() })
+                .collect(),
             frozen: vec![false; table.len()],
             allowed: Vec::new(),
             mask: None,

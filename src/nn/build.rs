@@ -45,6 +45,8 @@ pub struct Entry {
     pub len: usize,
     /// How its first values are drawn.
     pub init: Init,
+    /// Whether weight decay acts on it unless its group says otherwise.
+    pub decay: bool,
 }
 
 /// Names, shapes and places of a model's parameters (or buffers) in one flat buffer.
@@ -99,10 +101,10 @@ impl Table {
         Ok(rows)
     }
 
-    fn push(&mut self, name: String, shape: &[usize], init: Init) -> bool {
+    fn push(&mut self, name: String, shape: &[usize], init: Init, decay: bool) -> bool {
         let (row, len) = (self.entries.len(), shape.iter().product::<usize>());
         let new = self.by_name.insert(name.clone(), row).is_none();
-        self.entries.push(Entry { name, shape: shape.to_vec(), offset: self.floats, len, init });
+        self.entries.push(Entry { name, shape: shape.to_vec(), offset: self.floats, len, init, decay });
         // An empty parameter still takes a slot, so that every slot can be bound.
         self.floats += len.max(1).next_multiple_of(SLOT);
         new
@@ -191,10 +193,20 @@ impl Scope<'_> {
 
     /// Declares a parameter. A name given twice is an error when the [`crate::nn::Arena`] is made.
     pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ParamId {
+        self.declare(name, shape, init, true)
+    }
+
+    /// [`Scope::param`] without weight decay, whatever the optimiser's rule: for numbers that are no weights, such as the
+    /// coefficient of an activation. [`crate::nn::Arena::group`] can say otherwise.
+    pub fn param_without_decay(&mut self, name: &str, shape: &[usize], init: Init) -> ParamId {
+        self.declare(name, shape, init, false)
+    }
+
+    fn declare(&mut self, name: &str, shape: &[usize], init: Init, decay: bool) -> ParamId {
         let full = self.join(name);
         let table = &mut self.builder.params;
         let id = ParamId(table.len());
-        if !table.push(full.clone(), shape, init) {
+        if !table.push(full.clone(), shape, init, decay) {
             self.builder.twice.push(full);
         }
         id
@@ -205,7 +217,7 @@ impl Scope<'_> {
         let full = self.join(name);
         let table = &mut self.builder.buffers;
         let id = BufferId(table.len());
-        if !table.push(full.clone(), shape, Init::Const(value)) {
+        if !table.push(full.clone(), shape, Init::Const(value), true) {
             self.builder.twice.push(full);
         }
         id

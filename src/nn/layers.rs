@@ -1,61 +1,9 @@
-//! Linear layers, embeddings, dropout, activations and sequences.
+//! Linear layers, dropout and sequences.
 
 use crate::error::Result;
 use crate::nn::per_sample::Kind;
-use crate::nn::{Cx, Init, Module, ParamId, Scope};
+use crate::nn::{Activation, ActivationLayer, Cx, Init, Module, ParamId, Scope};
 use crate::tensor::Tensor;
-
-/// Element-wise activations, as a value that a model's options can hold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// None.
-    Identity,
-    /// [`Tensor::relu`].
-    Relu,
-    /// [`Tensor::leaky_relu`] with this slope.
-    LeakyRelu(f32),
-    /// [`Tensor::elu`] with this alpha.
-    Elu(f32),
-    /// [`Tensor::gelu`].
-    Gelu,
-    /// [`Tensor::gelu_tanh`].
-    GeluTanh,
-    /// [`Tensor::silu`].
-    Silu,
-    /// [`Tensor::tanh`].
-    Tanh,
-    /// [`Tensor::sigmoid`].
-    Sigmoid,
-    /// [`Tensor::softplus`].
-    Softplus,
-}
-
-impl Activation {
-    /// The function's values.
-    ///
-    /// # Errors
-    /// If the device refuses.
-    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Identity => Ok(x.clone()),
-            Self::Relu => x.relu(),
-            Self::LeakyRelu(slope) => x.leaky_relu(slope),
-            Self::Elu(alpha) => x.elu(alpha),
-            Self::Gelu => x.gelu(),
-            Self::GeluTanh => x.gelu_tanh(),
-            Self::Silu => x.silu(),
-            Self::Tanh => x.tanh(),
-            Self::Sigmoid => x.sigmoid(),
-            Self::Softplus => x.softplus(),
-        }
-    }
-}
-
-impl Module for Activation {
-    fn forward(&self, _: &Cx, x: &Tensor) -> Result<Tensor> {
-        self.apply(x)
-    }
-}
 
 /// `y[.., out] = x[.., in] w^T + b`: parameters `weight` `[out, in]` and `bias` `[out]`.
 #[derive(Clone, Debug)]
@@ -187,18 +135,19 @@ impl Module for Sequential {
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
-    activation: Activation,
+    activation: ActivationLayer,
     dropout: Dropout,
 }
 
 impl Mlp {
-    /// An MLP from `width` to `hidden` to `width`. First values as timm's ViT: truncated normal 0.02, biases zero.
+    /// An MLP from `width` to `hidden` to `width`. First values as timm's ViT: truncated normal 0.02, biases zero. The
+    /// parameter of an activation that has one is in the scope `act`.
     pub fn new(scope: &mut Scope<'_>, width: usize, hidden: usize, activation: Activation, dropout: f32) -> Self {
         let (w, b) = (Init::TruncNormal(0.02), Some(Init::Zeros));
         Self {
             fc1: Linear::with_init(&mut scope.sub("fc1"), width, hidden, w, b),
             fc2: Linear::with_init(&mut scope.sub("fc2"), hidden, width, w, b),
-            activation,
+            activation: activation.layer(&mut scope.sub("act")),
             dropout: Dropout(dropout),
         }
     }
@@ -206,7 +155,7 @@ impl Mlp {
 
 impl Module for Mlp {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let h = self.activation.apply(&self.fc1.forward(cx, x)?)?;
+        let h = self.activation.forward(cx, &self.fc1.forward(cx, x)?)?;
         let h = self.dropout.forward(cx, &h)?;
         self.dropout.forward(cx, &self.fc2.forward(cx, &h)?)
     }

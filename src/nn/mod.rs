@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod activation;
 mod arena;
 mod attention;
 mod build;
@@ -31,13 +32,14 @@ mod params;
 mod per_sample;
 mod pool;
 
+pub use activation::{Activation, ActivationLayer};
 pub use arena::{Arena, Group, Snapshot, Weight};
 pub use attention::MultiHeadAttention;
 pub use build::{BufferId, Builder, Entry, ParamId, Scope, Table, glob};
 pub use conv::{Conv2d, ConvOptions, ConvTranspose2d};
 pub use cx::{Cx, Stats};
 pub use init::{Fan, Init};
-pub use layers::{Activation, DropPath, Dropout, Flatten, Identity, Linear, Mlp, Sequential};
+pub use layers::{DropPath, Dropout, Flatten, Identity, Linear, Mlp, Sequential};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm};
 pub use params::Params;
 pub use per_sample::{Capture, PerSample};

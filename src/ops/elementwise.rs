@@ -171,6 +171,15 @@ impl Tensor {
         })
     }
 
+    /// `x * tanh(softplus(x))` (Misra, 2019).
+    pub fn mish(&self) -> Result<Tensor> {
+        self.fused("mish", Unary::Mish, UnaryGrad::Mish, 0.0, 0.0, |x| {
+            let t = x.softplus()?.tanh()?;
+            let inner = x.mul(&x.sigmoid()?)?.mul(&t.square()?.neg()?.add_scalar(1.0)?)?;
+            t.add(&inner)
+        })
+    }
+
     /// `x * Phi(x)` with the exact error function (Hendrycks and Gimpel, 2016).
     pub fn gelu(&self) -> Result<Tensor> {
         self.fused("gelu", Unary::Gelu, UnaryGrad::Gelu, 0.0, 0.0, |x| {

@@ -14,6 +14,7 @@ mod linalg;
 mod loss;
 mod matmul;
 mod norm;
+mod parametric;
 mod pool;
 mod random;
 mod reduce;

@@ -43,6 +43,7 @@ fn unaries() -> Vec<Case> {
         unary("sigmoid", range(&s, -6.0, 6.0), Tensor::sigmoid, oracle::sigmoid),
         unary("softplus", range(&s, -6.0, 6.0), Tensor::softplus, oracle::softplus),
         unary("silu", range(&s, -6.0, 6.0), Tensor::silu, oracle::silu),
+        unary("mish", range(&s, -6.0, 6.0), Tensor::mish, oracle::mish),
         unary("gelu", range(&s, -4.0, 4.0), Tensor::gelu, oracle::gelu),
         unary("gelu_tanh", range(&s, -4.0, 4.0), Tensor::gelu_tanh, oracle::gelu_tanh),
         unary("relu", away(&s, 0.1), Tensor::relu, oracle::relu),
@@ -105,6 +106,7 @@ fn unaries() -> Vec<Case> {
             unary("log_near_one", range(&[257], 0.6, 1.6), Tensor::log, f64::ln).relative(),
             unary("gelu_wide", wide(), Tensor::gelu, oracle::gelu),
             unary("silu_wide", wide(), Tensor::silu, oracle::silu),
+            unary("mish_wide", wide(), Tensor::mish, oracle::mish),
         ]
         .map(|c| c.grad(false)),
     );

@@ -16,6 +16,7 @@ mod norm;
 // Shared with `tests/oracles`, which uses all of it.
 #[allow(dead_code)]
 mod oracle;
+mod parametric;
 mod pool;
 mod random;
 mod reduce;
@@ -38,6 +39,7 @@ fn main() {
         loss::cases(),
         matmul::cases(),
         norm::cases(),
+        parametric::cases(),
         pool::cases(),
         random::cases(),
         reduce::cases(),

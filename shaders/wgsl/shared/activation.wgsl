@@ -9,6 +9,10 @@ fn sg_silu(v: f32) -> f32 {
   return v * sg_sigmoid(v);
 }
 
+fn sg_mish(v: f32) -> f32 {
+  return v * sg_tanh(sg_softplus(v));
+}
+
 // 1/sqrt(2)
 fn sg_gelu(v: f32) -> f32 {
   return 0.5 * v * (1.0 + sg_erf(v * 0.70710678));

@@ -86,6 +86,11 @@ pub fn silu(x: f64) -> f64 {
     x * sigmoid(x)
 }
 
+/// `x tanh(log(1 + e^x))` (Misra 2019).
+pub fn mish(x: f64) -> f64 {
+    x * softplus(x).tanh()
+}
+
 /// `x Phi(x)` with the exact normal distribution function; erfc keeps the relative accuracy of the left tail.
 pub fn gelu(x: f64) -> f64 {
     0.5 * x * erfc(-x * FRAC_1_SQRT_2)
