@@ -106,11 +106,11 @@ impl ActivationLayer {
 
 impl Module for ActivationLayer {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let y = match (self.activation, self.param) {
-            (Activation::Prelu(_), Some(a)) => x.prelu(cx.param(a))?,
-            (Activation::Crrelu(_), Some(eps)) => x.crrelu(cx.param(eps))?,
-            (plain, _) => plain.apply(x)?,
-        };
-        cx.tap(&self.name, y)
+        // Without a parameter it is a function, not a layer, and has no place of its own for hooks.
+        match (self.activation, self.param) {
+            (Activation::Prelu(_), Some(a)) => cx.tap(&self.name, x.prelu(cx.param(a))?),
+            (Activation::Crrelu(_), Some(eps)) => cx.tap(&self.name, x.crrelu(cx.param(eps))?),
+            (plain, _) => plain.apply(x),
+        }
     }
 }

@@ -43,7 +43,9 @@ macro_rules! papers {
 }
 
 // One line for each, in the order of the alphabet.
-papers! {}
+papers! {
+    crrelu
+}
 
 /// Every paper: those that are built and those that are not yet, by slug.
 pub fn all() -> Vec<&'static Paper> {
