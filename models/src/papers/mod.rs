@@ -45,6 +45,7 @@ macro_rules! papers {
 // One line for each, in the order of the alphabet.
 papers! {
     crrelu
+    hard_samples
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.

@@ -1,0 +1,375 @@
+//! Training on the mini-batches of highest loss: Sahayam, Zakkam and Jayaraman, "Can we learn better with hard samples?",
+//! 2023, arXiv 2304.03486.
+//!
+//! Mini-batches are cut once ([`BatchPlan`]). After one pass over all of them, each round trains only on the share
+//! `delta` whose last recorded losses are highest ([`HardBatches`]), until as many updates were made as ordinary training
+//! makes. Losses stay on the device and are read back once a round.
+//!
+//! On a model and data of one's own:
+//!
+//! ```no_run
+//! # use shadegrad::{CrossEntropy, Gpu, Options, Result, data::digits, nn::{Arena, Builder, Cx, Module}};
+//! # use shadegrad::{optim::{Optimizer, Rule}, train::Images};
+//! # use shadegrad_models::{Spec, create};
+//! use shadegrad_models::papers::hard_samples::{BatchPlan, HardBatches, HardBatchesConfig, Policy};
+//! # fn main() -> Result<()> {
+//! # let gpu = Gpu::new(Options::from_env()?)?;
+//! # let pair = digits();
+//! let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
+//! # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+//! let mut names = Builder::new();
+//! let model = create("cnn", &mut names.root(), &spec)?;
+//! let arena = Arena::new(&gpu, &names, 0)?;
+//! let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+//!
+//! let plan = BatchPlan::new(images.len(), 64, Some(0))?;
+//! let epochs = 10;
+//! let mut hard = HardBatches::new(HardBatchesConfig {
+//!     batches: plan.len(),
+//!     delta: 0.5,
+//!     policy: Policy::Highest,
+//!     budget: epochs * plan.len() as u64,
+//!     refresh_every: None,
+//! })?;
+//! while hard.updates() < hard.budget() {
+//!     for i in hard.next_round()? {
+//!         let batch = images.plain(plan.batch(i)?)?;
+//!         let logits = model.forward(&Cx::train(&arena).seeded(0, hard.updates()), &batch.images)?;
+//!         let loss = logits.cross_entropy(&batch.labels, CrossEntropy::default())?;
+//!         arena.backward(&loss)?;
+//!         optimizer.step(&arena, 0.005)?;
+//!         hard.record(i, &loss)?;
+//!     }
+//! }
+//! println!("visits of each batch: {:?}", hard.stats()?.visits);
+//! # Ok(())
+//! # }
+//! ```
+
+mod recipe;
+#[cfg(test)]
+mod tests;
+
+use shadegrad::rng::Philox;
+use shadegrad::{CrossEntropy, Error, Reduction, Result, Tensor};
+
+use super::Paper;
+
+/// The paper and its recipe.
+pub const PAPER: Paper = Paper {
+    slug: "hard-samples",
+    title: "Can we learn better with hard samples?",
+    source: "arXiv 2304.03486",
+    claim: "training on the mini-batches of highest loss reaches the same accuracy in fewer epochs",
+    data: "CIFAR-10",
+    seeds: 3,
+    recipe: Some(recipe::run),
+};
+
+/// Streams of a seed that this module draws from.
+const PLAN: u64 = 0x4842_0000_0000_0000;
+const ROUNDS: u64 = 0x4842_0001_0000_0000;
+
+/// A fixed list of mini-batches of equal size. Samples that do not fill a batch are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    indices: Vec<u32>,
+    batch: usize,
+}
+
+impl BatchPlan {
+    /// Cuts the indices `0..samples` into batches of `batch`, after shuffling them once with the seed, if one is given. A
+    /// set that is sorted by class must be shuffled: losses belong to batches.
+    ///
+    /// # Errors
+    /// If `batch` is 0 or not even one batch can be filled.
+    pub fn new(samples: usize, batch: usize, shuffle: Option<u64>) -> Result<Self> {
+        let Some(n) = u32::try_from(samples).ok().filter(|_| batch > 0 && samples >= batch) else {
+            return Err(Error::value(
+                "BatchPlan",
+                format!("batches of {batch} from {samples} samples; take at least 1 and at most all of them"),
+            ));
+        };
+        let mut indices: Vec<u32> = match shuffle {
+            Some(seed) => Philox::new(seed, PLAN).permutation(n),
+            None => (0..n).collect(),
+        };
+        indices.truncate(samples / batch * batch);
+        Ok(Self { indices, batch })
+    }
+
+    /// Number of batches.
+    pub fn len(&self) -> usize {
+        self.indices.len() / self.batch
+    }
+
+    /// Never: an empty plan is refused.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// The samples of batch `i`.
+    ///
+    /// # Errors
+    /// If there is no such batch.
+    pub fn batch(&self, i: usize) -> Result<&[u32]> {
+        self.indices.chunks_exact(self.batch).nth(i).ok_or_else(|| {
+            Error::value("BatchPlan", format!("batch {i} of {}; batches count from 0", self.len()))
+        })
+    }
+}
+
+/// Which batches a round trains on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Those of the highest last losses: the paper's.
+    Highest,
+    /// Those of the lowest: a control, which never comes back to the others.
+    Lowest,
+    /// Distinct ones at random, by this seed: a control.
+    Random(u64),
+    /// All: ordinary training in a fixed order.
+    All,
+}
+
+/// Options of [`HardBatches`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HardBatchesConfig {
+    /// Number of batches, `b`.
+    pub batches: usize,
+    /// Share of them in a round, above 0 and at most 1; a round has `max(1, floor(delta * b))`.
+    pub delta: f64,
+    /// Which ones.
+    pub policy: Policy,
+    /// Updates in all; `epochs * b` for as many as ordinary training makes. The last round is cut to it.
+    pub budget: u64,
+    /// Rounds after which [`HardBatches::wants_refresh`] asks for fresh losses of all batches; never if `None`, as in the
+    /// paper.
+    pub refresh_every: Option<u64>,
+}
+
+/// What happened so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// How often each batch was trained on.
+    pub visits: Vec<u32>,
+    /// The last recorded loss of each batch.
+    pub losses: Vec<f32>,
+    /// Rounds begun, the first pass included.
+    pub rounds: u64,
+}
+
+impl Stats {
+    /// Gini coefficient of the visits: 0 when all batches had as many, towards 1 when few had all.
+    pub fn gini(&self) -> f64 {
+        let mut v: Vec<f64> = self.visits.iter().map(|&v| f64::from(v)).collect();
+        v.sort_by(f64::total_cmp);
+        let (n, sum) = (v.len() as f64, v.iter().sum::<f64>());
+        if sum == 0.0 {
+            return 0.0;
+        }
+        let weighted: f64 = v.iter().enumerate().map(|(i, x)| (2.0 * (i + 1) as f64 - n - 1.0) * x).sum();
+        weighted / (n * sum)
+    }
+}
+
+/// Chooses the batches of every round by their recorded losses.
+#[derive(Clone, Debug)]
+pub struct HardBatches {
+    config: HardBatchesConfig,
+    /// Batches by falling (or rising) loss as of the last selection; ties keep this order at the next.
+    order: Vec<usize>,
+    losses: Vec<f32>,
+    visits: Vec<u32>,
+    /// Batches of the round that were not recorded yet.
+    open: Vec<usize>,
+    /// Losses of the round that are on the device.
+    pending: Vec<(usize, Tensor)>,
+    updates: u64,
+    rounds: u64,
+}
+
+impl HardBatches {
+    /// A schedule at its beginning.
+    ///
+    /// # Errors
+    /// If there are no batches, `delta` is not in `(0, 1]`, or `refresh_every` is 0.
+    pub fn new(config: HardBatchesConfig) -> Result<Self> {
+        let HardBatchesConfig { batches, delta, refresh_every, .. } = config;
+        if batches == 0 || !(delta > 0.0 && delta <= 1.0) || refresh_every == Some(0) {
+            return Err(Error::value(
+                "HardBatches",
+                format!(
+                    "{batches} batches, delta {delta}, refreshed every {refresh_every:?} rounds; give at least one batch, \
+                     delta above 0 and at most 1, and at least 1 round"
+                ),
+            ));
+        }
+        Ok(Self {
+            config,
+            order: (0..batches).collect(),
+            losses: vec![0.0; batches],
+            visits: vec![0; batches],
+            open: Vec::new(),
+            pending: Vec::new(),
+            updates: 0,
+            rounds: 0,
+        })
+    }
+
+    /// Updates recorded.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Updates in all.
+    pub fn budget(&self) -> u64 {
+        self.config.budget
+    }
+
+    /// Batches of the next round in the order in which they are to be trained on: all of them first, then the chosen ones
+    /// by rising index. Empty when the budget is spent. Reads the losses of the round before from the device.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if one is NaN; [`Error::Value`] if a batch of the round before was not recorded.
+    pub fn next_round(&mut self) -> Result<Vec<usize>> {
+        if let Some(i) = self.open.first() {
+            return Err(Error::value("HardBatches", format!("batch {i} of this round was not recorded yet; do so first")));
+        }
+        self.settle()?;
+        let left = usize::try_from(self.config.budget - self.updates).unwrap_or(usize::MAX);
+        let b = self.config.batches;
+        let mut round: Vec<usize> = if self.rounds == 0 {
+            (0..b).collect()
+        } else {
+            let k = ((self.config.delta * b as f64).floor() as usize).max(1);
+            self.choose(k)
+        };
+        round.truncate(left);
+        if !round.is_empty() {
+            self.rounds += 1;
+        }
+        self.open.clone_from(&round);
+        Ok(round)
+    }
+
+    fn choose(&mut self, k: usize) -> Vec<usize> {
+        let b = self.config.batches;
+        let losses = &self.losses;
+        let mut chosen: Vec<usize> = match self.config.policy {
+            Policy::All => (0..b).collect(),
+            Policy::Random(seed) => {
+                let all = Philox::new(seed, ROUNDS + self.rounds).permutation(b as u32);
+                all[..k].iter().map(|&i| i as usize).collect()
+            }
+            // Both sorts are stable.
+            Policy::Highest => {
+                self.order.sort_by(|&i, &j| losses[j].total_cmp(&losses[i]));
+                self.order[..k].to_vec()
+            }
+            Policy::Lowest => {
+                self.order.sort_by(|&i, &j| losses[i].total_cmp(&losses[j]));
+                self.order[..k].to_vec()
+            }
+        };
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// Notes the mean loss of batch `i`, taken before its update. It stays on the device until the round ends.
+    ///
+    /// # Errors
+    /// If batch `i` is not in the round or was recorded already, or the loss is not one number.
+    pub fn record(&mut self, i: usize, loss: &Tensor) -> Result<()> {
+        if loss.numel() != 1 {
+            return Err(Error::shape("HardBatches", format!("{loss:?} is not one number; reduce it with `mean` first")));
+        }
+        self.visit(i)?;
+        self.pending.push((i, loss.detach().reshape(&[1])?));
+        Ok(())
+    }
+
+    /// [`HardBatches::record`] with a loss that is on the host.
+    ///
+    /// # Errors
+    /// As [`HardBatches::record`]; [`Error::NonFinite`] if the loss is NaN.
+    pub fn record_value(&mut self, i: usize, loss: f32) -> Result<()> {
+        self.visit(i)?;
+        self.set(i, loss)
+    }
+
+    fn visit(&mut self, i: usize) -> Result<()> {
+        let Some(at) = self.open.iter().position(|&o| o == i) else {
+            return Err(Error::value(
+                "HardBatches",
+                format!("batch {i} is not in this round, or was recorded already; left are {:?}", self.open),
+            ));
+        };
+        self.open.remove(at);
+        self.visits[i] += 1;
+        self.updates += 1;
+        Ok(())
+    }
+
+    fn set(&mut self, i: usize, loss: f32) -> Result<()> {
+        if loss.is_nan() {
+            return Err(Error::NonFinite(format!(
+                "HardBatches: the loss of batch {i} is NaN after {} updates; lower the learning rate",
+                self.updates
+            )));
+        }
+        self.losses[i] = loss;
+        Ok(())
+    }
+
+    /// Reads the pending losses, all at once.
+    fn settle(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let values = Tensor::concat(&pending.iter().map(|p| &p.1).collect::<Vec<_>>(), 0)?.to_vec()?;
+        pending.iter().zip(values).try_for_each(|((i, _), loss)| self.set(*i, loss))
+    }
+
+    /// Whether the losses of all batches are to be measured anew and given to [`HardBatches::refresh`] before the next
+    /// round. Such measurements are not updates.
+    pub fn wants_refresh(&self) -> bool {
+        let rounds = self.rounds.saturating_sub(1);
+        self.config.refresh_every.is_some_and(|r| rounds > 0 && rounds.is_multiple_of(r)) && self.open.is_empty()
+    }
+
+    /// Replaces the recorded losses of all batches.
+    ///
+    /// # Errors
+    /// If there is not one for each batch, or one is NaN.
+    pub fn refresh(&mut self, losses: &[f32]) -> Result<()> {
+        if losses.len() != self.losses.len() {
+            return Err(Error::shape("HardBatches", format!("{} losses for {} batches", losses.len(), self.losses.len())));
+        }
+        self.settle()?;
+        losses.iter().enumerate().try_for_each(|(i, &loss)| self.set(i, loss))
+    }
+
+    /// What happened so far. Reads pending losses from the device.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if one is NaN.
+    pub fn stats(&mut self) -> Result<Stats> {
+        self.settle()?;
+        Ok(Stats { visits: self.visits.clone(), losses: self.losses.clone(), rounds: self.rounds })
+    }
+}
+
+/// Hard examples inside a batch, another method, for comparison: the mean cross-entropy of the `k` samples whose loss is
+/// highest. The others get no gradient. Logits `[N, C]`, labels `[N]`.
+///
+/// # Errors
+/// If `k` is 0 or more than `N`, or the shapes do not fit.
+pub fn top_k_in_batch(logits: &Tensor, labels: &Tensor, k: usize) -> Result<Tensor> {
+    if k == 0 {
+        return Err(Error::value("top_k_in_batch", "k is 0; keep at least one sample"));
+    }
+    let each = logits.cross_entropy(labels, CrossEntropy { reduction: Reduction::None, ..CrossEntropy::default() })?;
+    each.topk(k, 0, true)?.0.mean(&[0], false)
+}
