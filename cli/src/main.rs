@@ -2,15 +2,19 @@
 #![deny(unsafe_code)]
 
 mod bench;
+mod compare;
 mod config;
 mod data;
+mod date;
 mod devices;
 mod doctor;
 mod failure;
+mod journal;
 mod models;
 mod papers;
 mod profile;
 mod report;
+mod runs;
 mod train;
 mod view;
 
@@ -39,6 +43,8 @@ enum Command {
     /// Train a model; without arguments a small network on the embedded handwritten digits.
     #[command(allow_negative_numbers = true)]
     Train(Box<config::Args>),
+    /// Draw runs over each other; those that differ only by their seed as one, with its spread.
+    Compare(compare::Args),
     /// List the devices that can be used, best first.
     Devices(devices::Args),
     /// Check that everything needed is there and computes correctly; say what to do where not.
@@ -80,6 +86,7 @@ fn main() -> std::process::ExitCode {
     }
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(*args),
+        Command::Compare(args) => compare::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),

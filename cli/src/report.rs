@@ -11,8 +11,13 @@ use shadegrad::nn::Arena;
 use shadegrad::train::{EpochEnd, Flow, Hooks, Progress};
 use shadegrad::{Error, Gpu, Result};
 
+use crate::journal::Journal;
+
 /// Lines in a file come at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Records that end a run.
+const LAST: [&str; 3] = ["end", "error", "interrupted"];
 
 /// Prints a line. A closed pipe does not end a run that may have lasted for days.
 pub fn say(text: impl std::fmt::Display) {
@@ -30,11 +35,12 @@ pub struct Reporter {
     said: Option<Instant>,
     /// Whether the time of the first step was said.
     compiled: bool,
+    journal: Journal,
 }
 
 impl Reporter {
-    /// Makes metrics.jsonl in `out`.
-    pub fn new(gpu: &Gpu, out: &Path) -> anyhow::Result<Self> {
+    /// Makes metrics.jsonl in `out`, besides what `journal` writes.
+    pub fn new(gpu: &Gpu, out: &Path, journal: Journal) -> anyhow::Result<Self> {
         let path = out.join("metrics.jsonl");
         let file = File::create(&path).map_err(|e| Error::io(&path, &e))?;
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -43,15 +49,16 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Ok(Self { gpu: gpu.clone(), file, path, bar, said: None, compiled: false })
+        Ok(Self { gpu: gpu.clone(), file, path, bar, said: None, compiled: false, journal })
     }
 
-    /// One line of metrics.jsonl.
+    /// One line of metrics.jsonl. The report follows when it is the run's last one.
     pub fn write(&mut self, record: &Value) -> Result<()> {
         writeln!(self.file, "{record}").map_err(|e| Error::Io {
             path: self.path.clone(),
             detail: format!("{e}; make room, or choose another folder with --out"),
-        })
+        })?;
+        if record["event"].as_str().is_some_and(|e| LAST.contains(&e)) { self.journal.refresh() } else { Ok(()) }
     }
 
     /// A line that stays, above the bar.
@@ -115,7 +122,7 @@ impl Hooks for Reporter {
         }))
     }
 
-    fn epoch(&mut self, end: &EpochEnd, _: &mut Arena) -> Result<Flow> {
+    fn epoch(&mut self, end: &EpochEnd, arena: &mut Arena) -> Result<Flow> {
         let mut text = format!("epoch {}/{}  train loss {:.4}", end.epoch, end.epochs, end.train_loss);
         let mut record = json!({
             "event": "epoch",
@@ -139,6 +146,7 @@ impl Hooks for Reporter {
         self.line(&text);
         self.said = Some(Instant::now());
         self.write(&record)?;
+        self.journal.epoch(end, arena)?;
         Ok(Flow::Continue)
     }
 }

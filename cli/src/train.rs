@@ -15,7 +15,9 @@ use shadegrad_models::{Spec, create};
 use crate::config::{Args, AugmentName, Config, DIGITS, OptimizerName, ScheduleName};
 use crate::devices;
 use crate::failure::usage;
+use crate::journal::Journal;
 use crate::report::{Reporter, duration, say, thousands};
+use crate::runs;
 
 pub fn run(args: Args) -> Result<()> {
     let config = Config::resolve(args)?;
@@ -23,7 +25,7 @@ pub fn run(args: Args) -> Result<()> {
     say(format!("shadegrad {}: training {} on {}", env!("CARGO_PKG_VERSION"), config.model, config.data));
     let out = Output::new(&config)?;
     let prepared = prepare(&config);
-    let Prepared { gpu, model, mut arena, train, test } = match prepared {
+    let Prepared { gpu, model, mut arena, train, test, pictures } = match prepared {
         Ok(prepared) => prepared,
         Err(err) => {
             out.withdraw();
@@ -55,7 +57,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let options = fit_options(&config, &train);
     let rate = rate_of(&config, per_epoch, steps);
-    let mut reporter = Reporter::new(&gpu, &out)?;
+    let journal = Journal::new(&out, &config, steps, &gpu, pictures)?;
+    let mut reporter = Reporter::new(&gpu, &out, journal)?;
     let mut trainer = Trainer::new(model.as_ref(), &mut arena, &mut optimizer, rate, options);
     let fitted = trainer.fit(&train, Some(&test), &mut reporter);
     reporter.finish();
@@ -87,7 +90,8 @@ pub fn run(args: Args) -> Result<()> {
         last.loss,
         crate::report::bytes(peak)
     ));
-    say(format!("every step and epoch: {}", out.join("metrics.jsonl").display()));
+    say(format!("report: {}", out.join(runs::REPORT).display()));
+    say(format!("every step and epoch: {}", out.join(runs::METRICS).display()));
     Ok(())
 }
 
@@ -98,6 +102,8 @@ struct Prepared {
     arena: Arena,
     train: Images,
     test: Images,
+    /// The test set as it was read, for the report.
+    pictures: Dataset,
 }
 
 /// Reads the data, opens the device and makes the model, saying what they are.
@@ -122,7 +128,7 @@ fn prepare(config: &Config) -> Result<Prepared> {
     let stats = pair.train.channel_stats()?;
     let train = Images::upload(&gpu, &pair.train, &stats)?;
     let test = Images::upload(&gpu, &pair.test, &stats)?;
-    Ok(Prepared { gpu, model, arena, train, test })
+    Ok(Prepared { gpu, model, arena, train, test, pictures: pair.test })
 }
 
 /// The folder for the results.

@@ -28,6 +28,10 @@ impl Shade {
         path
     }
 
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
     fn run_env(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
         command.args(args).current_dir(self.dir.path()).envs(env.iter().copied());
@@ -291,6 +295,8 @@ fn a_loss_that_is_no_number_ends_the_run_and_says_where() {
     let last = s.metrics("run").pop().expect("a line");
     assert_eq!(last["event"], "error");
     assert!(last["error"].as_str().is_some_and(|e| e.contains("the loss of step")), "{last}");
+    let page = s.read("run/report.html");
+    assert!(page.contains("Ended by an error") && page.contains("the loss of step"), "{page}");
 }
 
 fn first_device(s: &Shade) -> Value {
@@ -325,5 +331,91 @@ fn bench_and_profile_measure() {
         assert!(text.contains("gemm") && text.contains("a step:"), "{text}");
         let env = [("SHADEGRAD_DISABLE", "timestamps")];
         s.bad_env(&["profile", "mlp", "--size", "8"], &env, 1, &["timestamp", "--adapter"]);
+    }
+}
+
+/// What a page would need from elsewhere: nothing. The name of the SVG format is no address that is asked.
+fn assert_self_contained(page: &str) {
+    assert_eq!(page.matches("://").count(), page.matches("\"http://www.w3.org/2000/svg\"").count());
+    assert_eq!(page.matches("src=").count(), page.matches("src=\"data:image/png;base64,").count());
+    for word in ["<script", "<link", "@import", "url("] {
+        assert!(!page.contains(word), "{word}");
+    }
+    assert!(page.contains("default-src 'none'") && page.trim_end().ends_with("</html>"));
+}
+
+#[test]
+fn every_run_leaves_a_report_that_needs_nothing_else() {
+    let s = Shade::new();
+    let text = s.train("run", &["--epochs", "2", "--record-every", "2", "--seed", "5"]);
+    assert!(text.contains("report.html"), "{text}");
+    let page = s.read("run/report.html");
+    assert_self_contained(&page);
+    for word in [
+        "Finished: 2 epochs",
+        "test accuracy",
+        "Loss</text>",
+        "Learning rate</text>",
+        "Confusion after epoch 2",
+        "Calibration after epoch 2",
+        "Filters of the first layer",
+        "Worst mistakes",
+        "Samples",
+        "record-every = 2",
+        "adapter.name",
+    ] {
+        assert!(page.contains(word), "no {word:?}");
+    }
+    let environment: Value = serde_json::from_str(&s.read("run/environment.json")).expect("JSON");
+    assert_eq!((&environment["seed"], &environment["version"]), (&5.into(), &env!("CARGO_PKG_VERSION").into()));
+    assert_eq!(environment["adapter"]["name"], first_device(&s)["name"]);
+    assert!(environment["adapter"]["driver"].is_string() && environment["features"]["f16"].is_boolean());
+    for name in ["loss", "learning-rate", "confusion", "calibration", "samples", "mistakes", "filters"] {
+        let png = std::fs::read(s.path(&format!("run/pictures/{name}.png"))).expect(name);
+        assert!(png.starts_with(b"\x89PNG"), "{name}");
+    }
+    assert!(s.read("run/pictures/loss.svg").starts_with("<?xml"));
+    // No half-written file stays.
+    let left = std::fs::read_dir(s.path("run")).expect("the folder").filter_map(Result::ok);
+    assert!(left.map(|f| f.file_name()).all(|n| !n.to_string_lossy().ends_with(".tmp")));
+    // A model without convolutions has no filters.
+    s.train("mlp", &["--epochs", "1", "--model", "mlp"]);
+    assert!(!s.read("mlp/report.html").contains("Filters") && !s.path("mlp/pictures/filters.png").exists());
+}
+
+#[test]
+fn runs_are_compared_by_configuration() {
+    let s = Shade::new();
+    for (out, seed, lr) in [("a", "0", "0.002"), ("b", "1", "0.002"), ("c", "0", "0.02")] {
+        s.train(out, &["--epochs", "1", "--model", "mlp", "--seed", seed, "--lr", lr, "--record-every", "2"]);
+    }
+    let text = s.good(&["compare", "a", "b", "c", "--out", "all.html"]);
+    assert!(text.contains("lr 0.002 (2 seeds)") && text.contains("lr 0.02 ") && text.contains(" ± "), "{text}");
+    let page = s.read("all.html");
+    assert_self_contained(&page);
+    for word in ["2 configurations compared", "Test accuracy</text>", "lr 0.002 (2 seeds)", "finished", "fill-opacity"]
+    {
+        assert!(page.contains(word), "no {word:?}");
+    }
+    s.bad(&["compare", "a", "nowhere"], 2, &["nowhere", "no such folder"]);
+    std::fs::create_dir(s.path("empty")).expect("make a folder");
+    s.bad(&["compare", "empty"], 2, &["empty", "config.resolved.toml"]);
+    s.bad(&["compare"], 2, &["RUN"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_found_before_training() {
+    let s = Shade::new();
+    for file in ["report.html.tmp", "environment.json.tmp"] {
+        let out = format!("run-{file}");
+        std::fs::create_dir(s.path(&out)).expect("make a folder");
+        // Whatever is written there finds no room.
+        std::os::unix::fs::symlink("/dev/full", s.path(&out).join(file)).expect("a link");
+        let args = ["train", "--model", "mlp", "--train-limit", "10", "--test-limit", "10", "--out", &out];
+        let text = s.bad(&args, 1, &[file.trim_end_matches(".tmp"), "make room", "--out"]);
+        assert!(!text.contains("epoch 1"), "{text}");
+        // The folder can be used again once there is room.
+        assert!(!s.path(&out).join("metrics.jsonl").exists());
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use shadegrad::Gpu;
 use shadegrad_models::papers::{Outcome, Paper, Preset};
+
+use crate::date;
 
 /// What one run of a paper found, and on what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ impl Stored {
             adapter: device.name.clone(),
             driver: device.driver.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            date: today(),
+            date: date::today(),
             seconds: seconds.round(),
             outcome,
         }
@@ -112,36 +113,9 @@ pub fn all(folder: Option<&Path>) -> Result<Vec<Stored>> {
     Ok(all)
 }
 
-/// `2026-01-31`, UTC.
-fn today() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (y, m, d) = civil((seconds / 86_400) as i64);
-    format!("{y:04}-{m:02}-{d:02}")
-}
-
-/// Year, month and day of the day `days` after 1 January 1970. Years are counted from March, so that the leap day comes
-/// last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (d, m) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
-    (year + era * 400 + i64::from(m <= 2), m, d)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_of_the_calendar() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(11_017), (2000, 3, 1));
-        assert_eq!(civil(20_779), (2026, 11, 22));
-    }
 
     #[test]
     fn stored_results_can_be_read_and_belong_to_papers() {

@@ -273,7 +273,7 @@ mod tests {
             };
             0.2126 * part(16) + 0.7152 * part(8) + 0.0722 * part(0)
         };
-        for theme in 0..2 {
+        for theme in [0, 1] {
             let paper = luminance(COLOURS[0][theme]);
             for row in [1, 2].into_iter().chain(4..4 + SERIES) {
                 let colour = luminance(COLOURS[row][theme]);

@@ -10,8 +10,6 @@
 //! ]);
 //! ```
 
-#![allow(dead_code, unused_imports)]
-
 mod draw;
 mod figures;
 mod plot;

@@ -215,7 +215,7 @@ fn dashes(points: &[[f64; 2]], length: f64) -> Vec<[[f64; 2]; 2]> {
         while whole > 0.0 && s < whole {
             let phase = (walked + s) / length;
             let next = (((phase + 1e-9).floor() + 1.0) * length - walked).min(whole);
-            if (phase + 1e-9).floor() as u64 % 2 == 0 {
+            if ((phase + 1e-9).floor() as u64).is_multiple_of(2) {
                 out.push([at(s), at(next)]);
             }
             s = next;

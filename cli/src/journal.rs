@@ -1,0 +1,480 @@
+//! What a training run writes besides its records: environment.json, pictures and report.html. The report is written when
+//! the run begins (what cannot be written is found then), while it goes on, and however it ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shadegrad::data::Dataset;
+use shadegrad::metrics::{self, ConfusionMatrix, ReliabilityBin, Scores};
+use shadegrad::nn::Arena;
+use shadegrad::train::EpochEnd;
+use shadegrad::{Error, Gpu, Result};
+
+use crate::config::Config;
+use crate::report::{bytes, duration, thousands};
+use crate::runs::{CONFIG, ENVIRONMENT, End, Log, METRICS, PICTURES, REPORT};
+use crate::view::{self, Chart, Drawing, Picture, Section, Table};
+use crate::{date, devices};
+
+/// A report is written at most this often while the run goes on.
+const EVERY: Duration = Duration::from_secs(15);
+/// Bins of the calibration plot, those of the calibration error.
+const BINS: usize = 15;
+/// Pictures in a grid.
+const SHOWN: usize = 24;
+/// Filters of the first layer that are shown.
+const FILTERS: usize = 128;
+/// Classes up to which each has a row of its own.
+const CLASSES: usize = 100;
+
+/// Keeps the folder of a run readable for people.
+pub struct Journal {
+    folder: PathBuf,
+    title: String,
+    config: String,
+    environment: Value,
+    steps: u64,
+    test: Dataset,
+    /// What the last evaluation brought.
+    looked: Option<Looked>,
+    filters: Vec<Picture>,
+    written: Instant,
+}
+
+/// The outputs for the test set, looked at.
+struct Looked {
+    epoch: u64,
+    confusion: ConfusionMatrix,
+    bins: Vec<ReliabilityBin>,
+    /// Some pictures of the test set, as they come.
+    samples: Vec<Picture>,
+    /// The wrong answers of the highest loss.
+    mistakes: Vec<Picture>,
+    wrong: usize,
+}
+
+impl Journal {
+    /// Writes environment.json and the first report into the folder of a run of `steps` steps in all, which is measured
+    /// on `test`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn new(folder: &Path, config: &Config, steps: u64, gpu: &Gpu, test: Dataset) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+        let environment = environment(folder, config, gpu);
+        write(&folder.join(ENVIRONMENT), format!("{environment:#}\n").as_bytes())?;
+        let pictures = folder.join(PICTURES);
+        fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, &e))?;
+        let data =
+            Path::new(&config.data).file_name().map_or_else(|| config.data.clone().into(), |n| n.to_string_lossy());
+        let mut journal = Self {
+            folder: folder.into(),
+            title: format!("{} on {data}", config.model),
+            config: text,
+            environment,
+            steps,
+            test,
+            looked: None,
+            filters: Vec::new(),
+            written: Instant::now(),
+        };
+        journal.refresh()?;
+        Ok(journal)
+    }
+
+    /// Takes up what an epoch brought. The report follows if the last one is old.
+    ///
+    /// # Errors
+    /// If the device is lost, or the folder cannot be written.
+    pub fn epoch(&mut self, end: &EpochEnd, arena: &Arena) -> Result<()> {
+        let last = end.epoch == end.epochs;
+        // A run that ends between two epochs has the picture of its last one.
+        if let Some(test) = &end.test {
+            self.looked = Some(Looked::new(end.epoch, &test.logits, &self.test)?);
+        }
+        self.filters = filters(arena, self.test.channels)?;
+        if !last && self.written.elapsed() > EVERY { self.refresh() } else { Ok(()) }
+    }
+
+    /// Writes the report and the pictures from what was recorded so far.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, or its records cannot be read.
+    pub fn refresh(&mut self) -> Result<()> {
+        let path = self.folder.join(METRICS);
+        let log = Log::read(&path).map_err(|e| Error::data(&path, format!("{e:#}")))?;
+        let charts = charts(&log);
+        self.draw(&charts)?;
+        let html = view::page(&format!("shadegrad: {}", self.title), &self.sections(&log, charts));
+        write(&self.folder.join(REPORT), html.as_bytes())?;
+        self.written = Instant::now();
+        Ok(())
+    }
+
+    /// The pictures as files.
+    fn draw(&self, charts: &[Chart]) -> Result<()> {
+        let mut drawings: Vec<(String, Drawing)> = Vec::new();
+        for chart in charts {
+            drawings.push((file_name(&chart.title), view::chart(chart)));
+        }
+        if let Some(looked) = &self.looked {
+            drawings.push(("confusion".into(), looked.confusion_drawing(&self.test.classes)));
+            drawings.push(("calibration".into(), looked.calibration_drawing()));
+        }
+        let folder = self.folder.join(PICTURES);
+        for (name, drawing) in drawings {
+            write(&folder.join(format!("{name}.svg")), drawing.svg_file().as_bytes())?;
+            write(&folder.join(format!("{name}.png")), &encoded(&view::picture(&drawing))?)?;
+        }
+        let of = |f: fn(&Looked) -> &Vec<Picture>| self.looked.as_ref().map(f).filter(|p| !p.is_empty());
+        for (name, pictures, columns) in [
+            ("samples", of(|l| &l.samples), 8),
+            ("mistakes", of(|l| &l.mistakes), 8),
+            ("filters", Some(&self.filters).filter(|f| !f.is_empty()), 16),
+        ] {
+            let Some(pictures) = pictures else { continue };
+            let scale = 48usize.div_ceil(pictures[0].width);
+            write(&folder.join(format!("{name}.png")), &encoded(&view::grid(name, pictures, columns, scale))?)?;
+        }
+        Ok(())
+    }
+
+    fn sections(&self, log: &Log, charts: Vec<Chart>) -> Vec<Section> {
+        let mut out = vec![Section::Notice(ending(log, self.steps))];
+        if let Some(table) = result(log) {
+            out.push(Section::Heading("Result".into()));
+            out.push(Section::Table(table));
+        }
+        if !log.steps.is_empty() || !log.epochs.is_empty() {
+            out.push(Section::Heading("Curves".into()));
+            out.extend(charts.into_iter().map(Section::Chart));
+        }
+        if let Some(looked) = &self.looked {
+            looked.sections(&mut out, &self.test);
+        }
+        if !self.filters.is_empty() {
+            out.push(Section::Heading("Filters of the first layer".into()));
+            out.push(Section::Text(
+                "Each on its own scale: middle grey is a weight of zero, the largest one is black, white or a full colour."
+                    .into(),
+            ));
+            out.push(Section::Pictures { title: String::new(), pictures: self.filters.clone() });
+        }
+        out.push(Section::Heading("Configuration".into()));
+        out.push(Section::Text(format!("`shadegrad train --config {CONFIG}` repeats the run.")));
+        out.push(Section::Code(self.config.clone()));
+        out.push(Section::Heading("Environment".into()));
+        out.push(Section::Table(flat("", &self.environment)));
+        out.push(Section::Heading("Files".into()));
+        out.push(Section::Text(format!(
+            "{METRICS} has every figure, one JSON record a line; {PICTURES}/ has the charts as SVG and PNG. `shadegrad \
+             compare` draws this run and others over each other."
+        )));
+        out
+    }
+}
+
+impl Looked {
+    fn new(epoch: u64, logits: &[f32], test: &Dataset) -> Result<Self> {
+        let (classes, labels) = (test.classes.len(), &test.labels);
+        let scores = Scores::logits(logits, classes);
+        let mut confusion = ConfusionMatrix::new(test.classes.clone());
+        confusion.add(scores, labels)?;
+        let predicted = metrics::predictions(scores)?;
+        let losses = metrics::nll_per_sample(scores, labels)?;
+        let mut wrong: Vec<usize> = (0..labels.len()).filter(|&i| predicted[i] != labels[i]).collect();
+        // The order of the set decides between equals.
+        wrong.sort_by(|a, b| losses[*b].total_cmp(&losses[*a]).then(a.cmp(b)));
+        let picture = |i: usize| -> Result<Picture> {
+            let (label, said) = (labels[i] as usize, predicted[i] as usize);
+            let one = Scores::logits(&logits[i * classes..][..classes], classes);
+            // How sure the answer was: the probability of the answer is exp(-loss) as if it were the label.
+            let sure = (-metrics::nll(one, &[said as u32])?).exp();
+            let name = |c: usize| test.classes[c].as_str();
+            let title = if label == said {
+                format!("{} ({:.0} %)", name(label), 100.0 * sure)
+            } else {
+                format!("is {}\nsaid {} ({:.0} %)", name(label), name(said), 100.0 * sure)
+            };
+            let (pixels, _) = test.get(i).ok_or_else(|| Error::value("report", format!("no picture {i}")))?;
+            Ok(shown(title, pixels, [test.height, test.width, test.channels]))
+        };
+        Ok(Self {
+            epoch,
+            confusion,
+            bins: metrics::reliability_bins(scores, labels, BINS)?,
+            samples: (0..labels.len().min(SHOWN)).map(picture).collect::<Result<_>>()?,
+            mistakes: wrong.iter().take(SHOWN).map(|&i| picture(i)).collect::<Result<_>>()?,
+            wrong: wrong.len(),
+        })
+    }
+
+    fn confusion_drawing(&self, names: &[String]) -> Drawing {
+        view::confusion(&format!("Confusion after epoch {}", self.epoch), &self.confusion, names)
+    }
+
+    fn calibration_drawing(&self) -> Drawing {
+        view::reliability(&format!("Calibration after epoch {}", self.epoch), &self.bins)
+    }
+
+    fn sections(&self, out: &mut Vec<Section>, test: &Dataset) {
+        let names = &test.classes;
+        out.push(Section::Heading("Predictions on the test set".into()));
+        out.push(Section::Drawing(self.confusion_drawing(names)));
+        out.push(Section::Drawing(self.calibration_drawing()));
+        let m = &self.confusion;
+        if m.classes() <= CLASSES {
+            let percent = |v: Option<f64>| v.map_or(String::new(), |v| format!("{:.2}", 100.0 * v));
+            let row = |c: usize| {
+                let figures = [m.precision(c), m.recall(c), m.f1(c)].map(percent);
+                [vec![names[c].clone()], figures.to_vec(), vec![thousands(m.support(c) as usize)]].concat()
+            };
+            let head = ["class", "precision %", "recall %", "F1 %", "pictures"].map(String::from).to_vec();
+            out.push(Section::Table(Table {
+                title: "By class".into(),
+                head,
+                rows: (0..m.classes()).map(row).collect(),
+            }));
+        }
+        let pairs = (0..m.classes()).flat_map(|y| (0..m.classes()).map(move |p| (y, p))).filter(|(y, p)| y != p);
+        let mut pairs: Vec<(u64, usize, usize)> =
+            pairs.map(|(y, p)| (m.count(y, p), y, p)).filter(|(count, ..)| *count > 0).collect();
+        pairs.sort_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        if !pairs.is_empty() {
+            let row =
+                |&(count, y, p): &(u64, usize, usize)| vec![names[y].clone(), names[p].clone(), count.to_string()];
+            out.push(Section::Table(Table {
+                title: "Most often confused".into(),
+                head: ["true class", "answer", "pictures"].map(String::from).to_vec(),
+                rows: pairs.iter().take(10).map(row).collect(),
+            }));
+        }
+        if !self.mistakes.is_empty() {
+            out.push(Section::Heading("Worst mistakes".into()));
+            out.push(Section::Text(format!(
+                "The {} of {} wrong answers with the highest loss, and how sure they were.",
+                self.mistakes.len(),
+                thousands(self.wrong)
+            )));
+            out.push(Section::Pictures { title: String::new(), pictures: self.mistakes.clone() });
+        }
+        out.push(Section::Heading("Samples".into()));
+        out.push(Section::Text(format!("The first {} pictures of the test set.", self.samples.len())));
+        out.push(Section::Pictures { title: String::new(), pictures: self.samples.clone() });
+    }
+}
+
+/// How the run stands or ended, in a sentence or two.
+fn ending(log: &Log, steps: u64) -> String {
+    let at = format!("after step {} of {}", thousands(log.last_step() as usize), thousands(steps as usize));
+    match &log.end {
+        End::Finished(record) => {
+            let seconds = record["time"]["seconds"].as_f64().unwrap_or(f64::NAN);
+            format!("Finished: {} epochs in {}.", log.epochs.len(), duration(seconds))
+        }
+        End::Failed(message) => format!("Ended by an error {at}:\n{message}"),
+        End::Interrupted(message) => format!("Interrupted {at}. {message}"),
+        End::Open => format!(
+            "Under way: {at} when this page was written, at {}. If it was long ago, the run was killed.",
+            date::now()
+        ),
+    }
+}
+
+/// The figures of the last epoch and of the best.
+fn result(log: &Log) -> Option<Table> {
+    let (last, best) = (log.epochs.last()?, log.best());
+    let both = |f: &dyn Fn(&crate::runs::EpochRecord) -> f64, show: &dyn Fn(f64) -> String| {
+        [Some(last), best].map(|e| e.map(f).filter(|v| v.is_finite()).map_or(String::new(), show))
+    };
+    let percent = |v: f64| format!("{:.2} %", 100.0 * v);
+    let number = |v: f64| format!("{v:.4}");
+    let mut rows = Vec::new();
+    let mut row = |name: &str, cells: [String; 2]| {
+        if !cells[0].is_empty() {
+            rows.push([vec![name.to_string()], cells.to_vec()].concat());
+        }
+    };
+    row("test accuracy", both(&|e| e.accuracy, &percent));
+    row("among the first five", both(&|e| e.top5, &percent));
+    row("test loss", both(&|e| e.test_loss, &number));
+    row("calibration error", both(&|e| e.ece, &number));
+    row("Brier score", both(&|e| e.brier, &number));
+    row("training loss", both(&|e| e.train_loss, &number));
+    row("pictures per second", both(&|e| e.rate, &|v| thousands(v.round() as usize)));
+    row("time so far", both(&|e| e.seconds, &duration));
+    if let End::Finished(record) = &log.end
+        && let Some(peak) = record["time"]["peak_memory_bytes"].as_u64()
+    {
+        row("most device memory", [bytes(peak), String::new()]);
+    }
+    let best = best.map_or("best".into(), |b| format!("best: epoch {}", b.epoch));
+    Some(Table { title: String::new(), head: vec![String::new(), format!("last: epoch {}", last.epoch), best], rows })
+}
+
+/// The curves of a run.
+fn charts(log: &Log) -> Vec<Chart> {
+    let at_step = |f: fn(&crate::runs::EpochRecord) -> f64| log.epochs.iter().map(|e| (e.step as f64, f(e))).collect();
+    let mut out = Vec::new();
+    let mut loss = Chart::lines("Loss", "step", "nats");
+    loss.push("training, last steps", log.by_step(|s| s.loss));
+    loss.push("training, whole epoch", at_step(|e| e.train_loss));
+    loss.push("test", at_step(|e| e.test_loss));
+    out.push(loss);
+    let mut accuracy = Chart::lines("Test accuracy", "epoch", "%");
+    accuracy.push("right", log.by_epoch(|e| 100.0 * e.accuracy));
+    if log.epochs.iter().any(|e| e.top5.is_finite()) {
+        accuracy.push("among the first five", log.by_epoch(|e| 100.0 * e.top5));
+    }
+    out.push(accuracy);
+    let mut rate = Chart::lines("Learning rate", "step", "rate");
+    rate.push("", log.by_step(|s| s.lr));
+    out.push(rate);
+    let mut sure = Chart::lines("Calibration over time", "epoch", "error");
+    sure.push("expected calibration error", log.by_epoch(|e| e.ece));
+    sure.push("Brier score", log.by_epoch(|e| e.brier));
+    out.push(sure);
+    out
+}
+
+/// The weights of the first layer as pictures, if it is a convolution over the pictures' channels.
+fn filters(arena: &Arena, channels: usize) -> Result<Vec<Picture>> {
+    // Weights of convolutions are the only parameters of four dimensions: outputs, height, width, inputs.
+    let Some((name, w)) = arena.params().iter().find(|(_, t)| t.rank() == 4) else { return Ok(Vec::new()) };
+    let &[outputs, height, width, inputs] = w.shape() else { return Ok(Vec::new()) };
+    if inputs != channels || ![1, 3].contains(&channels) || height * width < 4 {
+        return Ok(Vec::new());
+    }
+    let values = w.to_vec()?;
+    let size = height * width * channels;
+    let one = |(i, filter): (usize, &[f32])| {
+        let largest = filter.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
+        let pixels: Vec<u8> = filter.iter().map(|v| (127.5 + 127.5 * v / largest).round() as u8).collect();
+        let title = if i == 0 { format!("{name} 0") } else { i.to_string() };
+        shown(title, &pixels, [height, width, channels])
+    };
+    Ok(values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect())
+}
+
+/// A picture of a data set: rows of pixels of channels.
+fn shown(title: String, pixels: &[u8], [height, width, channels]: [usize; 3]) -> Picture {
+    let rgb = |p: &[u8]| match *p {
+        [r, g, b, ..] => [r, g, b],
+        [v, ..] => [v; 3],
+        [] => [0; 3],
+    };
+    Picture { title, width, height, rgb: pixels.chunks_exact(channels).flat_map(rgb).collect() }
+}
+
+/// What the run runs on and with. A run that goes on keeps what it ran on before.
+fn environment(folder: &Path, config: &Config, gpu: &Gpu) -> Value {
+    let caps = gpu.caps();
+    let mut now = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": option_env!("SHADEGRAD_COMMIT"),
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "system": std::env::consts::OS,
+        "processor": std::env::consts::ARCH,
+        "started": date::now(),
+        "seed": config.seed,
+        "adapter": devices::json(gpu.description()),
+        "features": {
+            "subgroup_size": caps.subgroup,
+            "f16": caps.f16,
+            "timestamps": caps.timestamps,
+            "immediates": caps.immediates,
+            "checked": caps.checked,
+        },
+    });
+    let before = fs::read_to_string(folder.join(ENVIRONMENT)).ok().and_then(|t| serde_json::from_str::<Value>(&t).ok());
+    if let Some(mut before) = before {
+        let mut earlier = match before.as_object_mut().and_then(|b| b.remove("earlier")) {
+            Some(Value::Array(earlier)) => earlier,
+            _ => Vec::new(),
+        };
+        earlier.push(before);
+        now["earlier"] = earlier.into();
+    }
+    now
+}
+
+/// Nested values as rows of a table.
+fn flat(title: &str, value: &Value) -> Table {
+    fn walk(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+        match value {
+            Value::Object(map) => {
+                for (key, v) in map {
+                    walk(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, v, rows);
+                }
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for (i, v) in items.iter().enumerate() {
+                    walk(&format!("{name}.{i}"), v, rows);
+                }
+            }
+            Value::String(text) => rows.push(vec![name.into(), text.clone()]),
+            Value::Null => rows.push(vec![name.into(), "not known".into()]),
+            other => rows.push(vec![name.into(), other.to_string()]),
+        }
+    }
+    let mut rows = Vec::new();
+    walk("", value, &mut rows);
+    Table { title: title.into(), head: Vec::new(), rows }
+}
+
+/// A title as a file's name.
+fn file_name(title: &str) -> String {
+    title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+fn encoded(picture: &Picture) -> Result<Vec<u8>> {
+    view::png(picture).map_err(|e| Error::value("report", format!("{e:#}")))
+}
+
+/// Writes a file under another name and renames it, so that a reader finds the old one or the new one and no half.
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // What is left of it does not help anybody.
+        let _ = fs::remove_file(&temporary);
+        Error::Io { path: path.into(), detail: format!("{e}; make room, or choose another folder with --out") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_come_worst_first() {
+        let classes = ["cat", "dog"].map(String::from).to_vec();
+        let test = Dataset::new("t", vec![10, 20, 30, 40], vec![0, 1, 0, 1], [1, 1, 1], classes).unwrap();
+        let looked = Looked::new(3, &[2.0, 0.0, 1.0, 0.0, 0.0, 3.0, 0.0, 1.0], &test).unwrap();
+        let titles: Vec<&str> = looked.mistakes.iter().map(|p| p.title.as_str()).collect();
+        assert_eq!(titles, ["is cat\nsaid dog (95 %)", "is dog\nsaid cat (73 %)"]);
+        assert_eq!(looked.mistakes[0].rgb, [30; 3]);
+        assert_eq!((looked.wrong, looked.samples.len(), looked.samples[0].title.as_str()), (2, 4, "cat (88 %)"));
+    }
+
+    #[test]
+    fn values_become_rows() {
+        let rows = flat("", &json!({ "a": { "b": 1, "c": null }, "d": [2, 3], "e": [{ "f": "x" }] })).rows;
+        let rows: Vec<[&str; 2]> = rows.iter().map(|r| [r[0].as_str(), r[1].as_str()]).collect();
+        assert_eq!(rows, [["a.b", "1"], ["a.c", "not known"], ["d", "[2,3]"], ["e.0.f", "x"]]);
+    }
+
+    #[test]
+    fn endings() {
+        let with = |end| ending(&Log { end, ..Log::default() }, 100);
+        assert!(with(End::Failed("boom".into())).contains("Ended by an error after step 0 of 100:\nboom"));
+        assert!(with(End::Interrupted("saved".into())).contains("Interrupted after step 0 of 100. saved"));
+        assert!(with(End::Open).contains("Under way"));
+        assert!(with(End::Finished(json!({ "time": { "seconds": 3.0 } }))).contains("in 3.0 s"));
+    }
+}
