@@ -117,6 +117,8 @@ pub enum Rule<'a> {
     Momentum(&'a Storage),
     /// Adam, or AdamW with the flag [`DECOUPLED`].
     Adam(&'a Storage, &'a Storage),
+    /// Adam by the largest second moment so far, which is the third.
+    AmsGrad(&'a Storage, &'a Storage, &'a Storage),
     /// RMSprop; the first is momentum, used with the flag [`HAS_MOMENTUM`].
     RmsProp(&'a Storage, &'a Storage),
     /// LAMB after [`measure`], which updates the moments.
@@ -216,6 +218,7 @@ pub fn step(gpu: &Gpu, rule: Rule, flat: Flat, h: Hyper) -> Result<()> {
         Rule::Sgd => gpu.dispatch(&s::STEP_SGD, reads, [x], p, grid),
         Rule::Momentum(m) => gpu.dispatch(&s::STEP_MOMENTUM, reads, [x, m], p, grid),
         Rule::Adam(m, v) => gpu.dispatch(&s::STEP_ADAM, reads, [x, m, v], p, grid),
+        Rule::AmsGrad(m, v, top) => gpu.dispatch(&s::STEP_AMSGRAD, reads, [x, m, v, top], p, grid),
         Rule::RmsProp(m, v) => gpu.dispatch(&s::STEP_RMSPROP, reads, [x, m, v], p, grid),
         Rule::Lamb(m, v) => gpu.dispatch(&s::STEP_LAMB, reads, [x, m, v], p, grid),
         Rule::Lars(m) => gpu.dispatch(&s::STEP_LARS, reads, [x, m], p, grid),

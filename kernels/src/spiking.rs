@@ -1,6 +1,7 @@
 //! Spiking neurons over all time steps at once.
 
 use shadegrad_shaders::Kernel;
+use shadegrad_shaders::spike_bits::{self as bits, SpikeBitsParams};
 use shadegrad_shaders::spiking as k;
 use shadegrad_shaders::spiking::{LifParams, LifSumParams};
 
@@ -181,4 +182,31 @@ pub fn backward(
         }
     }
     gpu.dispatch(&k::LIF_SUM, [&partial], [dthreshold, dleak], LifSumParams { n: groups as u32 }, [1, 1, 1])
+}
+
+/// Steps whose spikes share a word.
+pub const WORD_STEPS: usize = 32;
+
+fn bits_params(gpu: &Gpu, steps: usize, neurons: usize) -> Result<(SpikeBitsParams, [u32; 3])> {
+    let items = steps.div_ceil(WORD_STEPS) * neurons;
+    let (grid, gx) = gpu.grid((items as u64).div_ceil(GROUP))?;
+    Ok((SpikeBitsParams { items: items as u32, gx, neurons: neurons as u32, steps: steps as u32 }, grid))
+}
+
+/// Zeros and ones `[steps][neurons]` as bits: step `t` is bit `t % 32` of word `[t / 32][neuron]`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn pack(gpu: &Gpu, spikes: &Storage, words: &Storage, steps: usize, neurons: usize) -> Result<()> {
+    let (params, grid) = bits_params(gpu, steps, neurons)?;
+    gpu.dispatch(&bits::SPIKES_PACK, [spikes], [words], params, grid)
+}
+
+/// What [`pack`] packed.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn unpack(gpu: &Gpu, words: &Storage, spikes: &Storage, steps: usize, neurons: usize) -> Result<()> {
+    let (params, grid) = bits_params(gpu, steps, neurons)?;
+    gpu.dispatch(&bits::SPIKES_UNPACK, [words], [spikes], params, grid)
 }

@@ -5,7 +5,7 @@
 // s: 0 scale of gradients, 1 apply (0 skips the step), 2 and 3 bias corrections 1 - beta^t, 4 steps applied before,
 // 5 skipped, 6 norm.
 #define GROUP 256
-#kernel step_$RULE : RULE in sgd momentum adam rmsprop lamb lars
+#kernel step_$RULE : RULE in sgd momentum adam amsgrad rmsprop lamb lars
 #kernel measure_$RULE : RULE in lamb lars
 
 struct StepParams {
@@ -24,6 +24,9 @@ var<immediate> p: StepParams;
 @group(0) @binding(5) var<storage, read_write> m: array<vec4<f32>>;
 #if RULE != momentum && RULE != lars
 @group(0) @binding(6) var<storage, read_write> v: array<vec4<f32>>;
+#endif
+#if RULE == amsgrad
+@group(0) @binding(7) var<storage, read_write> top: array<vec4<f32>>;
 #endif
 #endif
 #else
@@ -72,7 +75,7 @@ fn update(i: u32, lr: f32, decay: f32, trust: f32) {
     let b = p.beta1 * m[i] + trust * (gradient(i) + decay * x);
     m[i] = b;
     value[i] = x - lr * select(b, trust * (gradient(i) + decay * x) + p.beta1 * b, (p.flags & NESTEROV) != 0u);
-#elif RULE == adam
+#elif RULE == adam || RULE == amsgrad
     let decoupled = (p.flags & DECOUPLED) != 0u;
     let g = gradient(i) + select(decay, 0.0, decoupled) * x;
     let m1 = p.beta1 * m[i] + p.one_beta1 * g;
@@ -80,7 +83,13 @@ fn update(i: u32, lr: f32, decay: f32, trust: f32) {
     m[i] = m1;
     v[i] = v1;
     let kept = x * (1.0 - select(0.0, lr * decay, decoupled));
-    value[i] = kept - (lr / s[2]) * m1 / (sqrt(v1) / sqrt(s[3]) + p.eps);
+#if RULE == amsgrad
+    let most = max(top[i], v1);
+    top[i] = most;
+#else
+    let most = v1;
+#endif
+    value[i] = kept - (lr / s[2]) * m1 / (sqrt(most) / sqrt(s[3]) + p.eps);
 #elif RULE == rmsprop
     let g = gradient(i) + decay * x;
     let v1 = p.beta2 * v[i] + p.one_beta2 * g * g;

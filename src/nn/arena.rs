@@ -246,6 +246,20 @@ impl Arena {
         self.write(&self.params, params.tensors(), &self.values)
     }
 
+    /// Sets the values of one parameter: to keep it within bounds after an optimiser's step, say.
+    ///
+    /// # Errors
+    /// If shape or type differ.
+    pub fn set_value(&self, id: crate::nn::ParamId, value: &Tensor) -> Result<()> {
+        let e = self.table.entries().get(id.index()).filter(|e| e.shape == value.shape());
+        let Some(e) = e.filter(|_| value.dtype() == DType::F32) else {
+            let own = self.table.entries().get(id.index()).map(|e| (&e.name, &e.shape));
+            return Err(Error::Params(format!("{value:?} for the parameter {own:?}; give one of its shape, F32")));
+        };
+        self.values.same_gpu("set_value", value)?;
+        flat::copy_into(value, self.values.storage(), e.offset)
+    }
+
     /// Sets all gradients from tensors.
     ///
     /// # Errors

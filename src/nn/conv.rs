@@ -61,7 +61,7 @@ impl ConvOptions {
     }
 }
 
-/// Convolution: parameters `weight` `[out, rows, columns, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
+/// Convolution: parameters `weight` `[out, kernel, kernel, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     name: String,
@@ -73,21 +73,10 @@ pub struct Conv2d {
 impl Conv2d {
     /// A layer with a square kernel in this scope.
     pub fn new(scope: &mut Scope<'_>, inputs: usize, outputs: usize, kernel: usize, options: ConvOptions) -> Self {
-        Self::rect(scope, inputs, outputs, [kernel; 2], options)
-    }
-
-    /// A layer with a kernel of this many rows and columns.
-    pub fn rect(
-        scope: &mut Scope<'_>,
-        inputs: usize,
-        outputs: usize,
-        [rows, columns]: [usize; 2],
-        options: ConvOptions,
-    ) -> Self {
         // Groups that do not divide the channels are an error of the first forward pass, which names the shapes.
         let per_group = inputs / options.geometry.groups.max(1);
-        let fan_in = Init::FanIn(rows * columns * per_group);
-        let shape = [outputs, rows, columns, per_group];
+        let fan_in = Init::FanIn(kernel * kernel * per_group);
+        let shape = [outputs, kernel, kernel, per_group];
         Self {
             name: scope.name().to_string(),
             weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
@@ -104,6 +93,11 @@ impl Conv2d {
     /// The bias, if there is one.
     pub fn bias(&self) -> Option<ParamId> {
         self.bias
+    }
+
+    /// Stride, padding, dilation and groups.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
     }
 }
 

@@ -98,6 +98,11 @@ impl BatchNorm2d {
         self.var
     }
 
+    /// The addition to the variance.
+    pub fn epsilon(&self) -> f32 {
+        self.eps
+    }
+
     /// The layer and ReLU, in one kernel where nobody looks at what lies between.
     ///
     /// # Errors

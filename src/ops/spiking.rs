@@ -72,6 +72,52 @@ impl Tensor {
         Ok((rows.slice(0, 0, steps, 1)?, rows.slice(0, steps, steps + 1, 1)?.reshape(membrane.shape())?))
     }
 
+    /// Spikes `[T, ..]` as bits, `U32` `[ceil(T / 32), ..]`: a 32nd of the memory for what is kept of long runs. Step `t`
+    /// is bit `t % 32` of row `t / 32`; whatever is above 1/2 counts as a spike. No gradient.
+    ///
+    /// # Errors
+    /// If the type is not `F32` or there is no time axis.
+    pub fn pack_spikes(&self) -> Result<Tensor> {
+        const OP: &str = "pack_spikes";
+        self.want(OP, DType::F32)?;
+        let Some((&steps, neurons)) = self.shape().split_first() else {
+            return Err(Error::shape(OP, "got a scalar; takes [T, ..] with time first"));
+        };
+        let mut shape = self.shape().to_vec();
+        shape[0] = steps.div_ceil(k::WORD_STEPS);
+        let words = Tensor::empty(self.gpu(), &shape, DType::U32, OP)?;
+        if words.numel() > 0 {
+            k::pack(self.gpu(), self.storage(), words.storage(), steps, neurons.iter().product())?;
+        }
+        Ok(words.record_cut("pack_spikes", &[self]))
+    }
+
+    /// The spikes of the first `steps` steps from what [`Tensor::pack_spikes`] gave.
+    ///
+    /// # Errors
+    /// If the type is not `U32` or the rows are not those of so many steps.
+    pub fn unpack_spikes(&self, steps: usize) -> Result<Tensor> {
+        const OP: &str = "unpack_spikes";
+        self.want(OP, DType::U32)?;
+        let rows = steps.div_ceil(k::WORD_STEPS);
+        let Some((_, neurons)) = self.shape().split_first().filter(|(r, _)| **r == rows) else {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "{:?} for {steps} steps, which take {rows} rows of words; give the steps that were packed",
+                    self.shape()
+                ),
+            ));
+        };
+        let mut shape = self.shape().to_vec();
+        shape[0] = steps;
+        let spikes = Tensor::empty(self.gpu(), &shape, DType::F32, OP)?;
+        if spikes.numel() > 0 {
+            k::unpack(self.gpu(), self.storage(), spikes.storage(), steps, neurons.iter().product())?;
+        }
+        Ok(spikes.record_cut("unpack_spikes", &[self]))
+    }
+
     /// The spikes, and with a membrane to start from one more row, the last membrane.
     fn lif_rows(
         &self,

@@ -182,7 +182,7 @@ impl Optimizer {
     /// All that a checkpoint must keep, as flat tensors over the optimiser's own memory: the moments, each laid out as
     /// the arena's table says, and the scalars (counts and bias corrections).
     pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
-        let names = ["moment1", "moment2"];
+        let names = ["moment1", "moment2", "moment3"];
         let moments = names.into_iter().zip(&self.moments);
         moments.chain([("scalars", &self.scalars)]).collect()
     }

@@ -31,6 +31,16 @@ pub enum Rule {
         /// L2 penalty, added to the gradient.
         weight_decay: f32,
     },
+    /// Adam whose denominator never shrinks (Reddi et al., 2018) as `torch.optim.Adam` with `amsgrad`: in place of `v` the
+    /// step divides by the root of the largest `v` so far.
+    AmsGrad {
+        /// Decays of the two moments.
+        betas: [f32; 2],
+        /// Added to the denominator.
+        eps: f32,
+        /// L2 penalty, added to the gradient.
+        weight_decay: f32,
+    },
     /// Adam with `x *= 1 - lr wd` in place of the penalty (Loshchilov and Hutter, 2019), as `torch.optim.AdamW`.
     AdamW {
         /// Decays of the two moments.
@@ -89,6 +99,11 @@ impl Rule {
         Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
     }
 
+    /// AMSGrad with PyTorch's defaults.
+    pub fn amsgrad() -> Self {
+        Self::AmsGrad { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
+    }
+
     /// AdamW with PyTorch's defaults and this weight decay.
     pub fn adamw(weight_decay: f32) -> Self {
         Self::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay }
@@ -116,6 +131,7 @@ impl Rule {
         match self {
             Self::Sgd { momentum, .. } if *momentum == 0.0 => 0,
             Self::Sgd { .. } | Self::Lars { .. } => 1,
+            Self::AmsGrad { .. } => 3,
             _ => 2,
         }
     }
@@ -135,9 +151,9 @@ impl Rule {
                 flags: on(k::NESTEROV, nesterov),
                 ..base
             },
-            Self::Adam { betas, eps, weight_decay } | Self::Lamb { betas, eps, weight_decay } => {
-                k::Hyper { betas, eps, decay: weight_decay, ..base }
-            }
+            Self::Adam { betas, eps, weight_decay }
+            | Self::AmsGrad { betas, eps, weight_decay }
+            | Self::Lamb { betas, eps, weight_decay } => k::Hyper { betas, eps, decay: weight_decay, ..base },
             Self::AdamW { betas, eps, weight_decay } => {
                 k::Hyper { betas, eps, decay: weight_decay, flags: k::DECOUPLED, ..base }
             }
@@ -166,6 +182,7 @@ impl Rule {
             (Self::RmsProp { .. }, [m, v]) => k::Rule::RmsProp(m.storage(), v.storage()),
             (Self::Lamb { .. }, [m, v]) => k::Rule::Lamb(m.storage(), v.storage()),
             (_, [m, v]) => k::Rule::Adam(m.storage(), v.storage()),
+            (_, [m, v, top]) => k::Rule::AmsGrad(m.storage(), v.storage(), top.storage()),
             _ => k::Rule::Sgd,
         }
     }

@@ -47,6 +47,8 @@ fn set_gradients(arena: &Arena, grads: &[Vec<f32>]) -> Result<()> {
 struct Moments {
     m: Vec<f64>,
     v: Vec<f64>,
+    /// The largest `v` so far.
+    top: Vec<f64>,
 }
 
 fn norm(x: &[f64]) -> f64 {
@@ -59,6 +61,7 @@ fn reference(rule: Rule, x: &mut [f64], g: &[f64], s: &mut Moments, t: i32, lr: 
     let n = x.len();
     s.m.resize(n, 0.0);
     s.v.resize(n, 0.0);
+    s.top.resize(n, 0.0);
     // The numbers that the decimal constants stand for.
     let d = |v: f32| v.to_string().parse::<f64>().expect("a number");
     match rule {
@@ -77,7 +80,9 @@ fn reference(rule: Rule, x: &mut [f64], g: &[f64], s: &mut Moments, t: i32, lr: 
                     };
             }
         }
-        Rule::Adam { betas, eps, weight_decay } | Rule::AdamW { betas, eps, weight_decay } => {
+        Rule::Adam { betas, eps, weight_decay }
+        | Rule::AmsGrad { betas, eps, weight_decay }
+        | Rule::AdamW { betas, eps, weight_decay } => {
             let decoupled = matches!(rule, Rule::AdamW { .. });
             let wd = f(weight_decay) * wd_scale;
             for i in 0..n {
@@ -88,7 +93,9 @@ fn reference(rule: Rule, x: &mut [f64], g: &[f64], s: &mut Moments, t: i32, lr: 
                 s.m[i] = d(betas[0]) * s.m[i] + (1.0 - d(betas[0])) * g;
                 s.v[i] = d(betas[1]) * s.v[i] + (1.0 - d(betas[1])) * g * g;
                 let (c1, c2) = (1.0 - d(betas[0]).powi(t), 1.0 - d(betas[1]).powi(t));
-                x[i] -= lr / c1 * s.m[i] / (s.v[i].sqrt() / c2.sqrt() + f(eps));
+                s.top[i] = s.top[i].max(s.v[i]);
+                let v = if matches!(rule, Rule::AmsGrad { .. }) { s.top[i] } else { s.v[i] };
+                x[i] -= lr / c1 * s.m[i] / (v.sqrt() / c2.sqrt() + f(eps));
             }
         }
         Rule::RmsProp { alpha, eps, momentum, weight_decay } => {
@@ -191,7 +198,7 @@ fn compare(rule: Rule, twist: Twist) -> Result<()> {
     Ok(())
 }
 
-fn all_rules() -> [Rule; 10] {
+fn all_rules() -> [Rule; 11] {
     let (betas, eps) = ([0.9, 0.999], 1e-8);
     [
         Rule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.1 },
@@ -200,6 +207,8 @@ fn all_rules() -> [Rule; 10] {
         Rule::Sgd { momentum: 0.8, dampening: 0.0, nesterov: true, weight_decay: 0.01 },
         Rule::Adam { betas, eps, weight_decay: 0.1 },
         Rule::AdamW { betas: [0.8, 0.95], eps: 1e-6, weight_decay: 0.1 },
+        // A short memory of the second moment, so that it falls below its largest value often.
+        Rule::AmsGrad { betas: [0.8, 0.7], eps: 1e-6, weight_decay: 0.1 },
         Rule::RmsProp { alpha: 0.99, eps, momentum: 0.0, weight_decay: 0.0 },
         Rule::RmsProp { alpha: 0.9, eps, momentum: 0.7, weight_decay: 0.1 },
         Rule::Lamb { betas, eps: 1e-6, weight_decay: 0.1 },

@@ -4,7 +4,7 @@
 use shadegrad::autograd::{GradOptions, grad_with};
 use shadegrad::{LifOptions, Reset, Result, Surrogate, Tensor};
 
-use crate::case::{Case, Input, fixed, rand, range};
+use crate::case::{Case, Input, fixed, ints, rand, range};
 use crate::oracle::{A, array, lif};
 
 /// Currents that make about every third neuron fire.
@@ -109,8 +109,59 @@ fn by_oracle(a: &[A], _: LifOptions) -> A {
     flat(&parts[..if a.len() > 4 { 4 } else { 3 }])
 }
 
-pub fn cases() -> Vec<Case> {
+/// Words of up to 24 steps, which single precision holds; and longer runs there and back.
+fn bit_cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    for shape in [&[1, 1][..], &[5, 7], &[16, 2, 33], &[24, 129], &[3, 0]] {
+        cases.push(
+            Case::new(
+                format!("spiking/pack_spikes_{shape:?}"),
+                vec![range(shape, 0.0, 1.0)],
+                |t| t[0].pack_spikes(),
+                |a| {
+                    let steps = a[0].outer_iter().enumerate();
+                    let word = |sum: A, (t, x): (usize, ndarray::ArrayViewD<f64>)| {
+                        sum + x.mapv(|v| if v > 0.5 { (1u32 << t) as f64 } else { 0.0 })
+                    };
+                    steps.fold(A::zeros(&a[0].shape()[1..]), word).insert_axis(ndarray::Axis(0))
+                },
+            )
+            .grad(false)
+            .relative(),
+        );
+    }
+    for (steps, rows, neurons) in [(1, 1, 5), (24, 1, 66), (32, 1, 3), (33, 2, 70), (64, 2, 1)] {
+        cases.push(
+            Case::new(
+                format!("spiking/unpack_spikes_{steps}_{neurons}"),
+                vec![ints(&[rows, neurons], 1 << 24)],
+                move |t| t[0].unpack_spikes(steps),
+                move |a| {
+                    A::from_shape_fn(ndarray::IxDyn(&[steps, neurons]), |at| {
+                        let word = a[0][[at[0] / 32, at[1]].as_slice()] as u32;
+                        f64::from((word >> (at[0] % 32)) & 1)
+                    })
+                },
+            )
+            .grad(false),
+        );
+    }
+    for shape in [&[32, 5][..], &[70, 2, 9]] {
+        cases.push(
+            Case::new(
+                format!("spiking/unpack_spikes_of_pack_spikes_{shape:?}"),
+                vec![range(shape, 0.0, 1.0)],
+                |t| t[0].pack_spikes()?.unpack_spikes(t[0].dim(0)),
+                |a| a[0].mapv(|v| if v > 0.5 { 1.0 } else { 0.0 }),
+            )
+            .grad(false),
+        );
+    }
+    cases
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = bit_cases();
     let default = LifOptions::default();
     // Few and many steps (beyond those kept in registers), neurons with and without groups of four, several workgroups.
     let shapes: &[&[usize]] = &[

@@ -45,8 +45,8 @@ macro_rules! papers {
 // One line for each, in the order of the alphabet.
 papers! {
     crrelu
-    eeea_net
     hard_samples
+    iir_snn
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.
