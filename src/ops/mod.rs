@@ -20,6 +20,7 @@ mod resize;
 mod scan;
 mod softmax;
 mod spiking;
+pub mod window;
 
 pub use attention::Attention;
 pub use conv::Conv2d;

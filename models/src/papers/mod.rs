@@ -44,6 +44,7 @@ macro_rules! papers {
 
 // One line for each, in the order of the alphabet.
 papers! {
+    coswin
     crrelu
     hard_samples
     iir_snn
