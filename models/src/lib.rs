@@ -15,12 +15,13 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod cnn;
-pub mod papers;
 mod resnet;
 mod resnet_cifar;
 mod vgg;
 mod vit;
 mod wide_resnet;
+
+pub mod papers;
 
 pub use cnn::{LeNet, Mlp, SmallCnn};
 pub use resnet::{ResNet, ResNetConfig};
