@@ -9,14 +9,17 @@ use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shadegrad::data::{self, DataPair, OpenOptions};
 use shadegrad::{Gpu, did_you_mean};
-use shadegrad_models::papers::{self, Context, Outcome, Paper, Preset, Watch};
+use shadegrad_models::papers::{self, Context, Outcome, Paper, Preset, Watch, data_name};
 
 use super::results::Stored;
 use super::text;
 use crate::devices;
 use crate::failure::usage;
+use crate::journal::write;
 use crate::report::{duration, say};
+use crate::runs::REPORT;
 use crate::train::new_run;
+use crate::view::{self, Section, Table};
 
 /// The file of a run that `shadegrad papers --record` takes.
 pub const RESULTS: &str = "results.json";
@@ -138,33 +141,70 @@ fn one(gpu: &Gpu, paper: &Paper, args: &Args, pair: Option<DataPair>, out: &Path
     let began = Instant::now();
     let outcome = paper.run(&mut context)?;
     let seconds = began.elapsed().as_secs_f64();
-    let (name, seeds) = (context.pair().train.name, context.seeds.clone());
+    let (pair, seeds) = (context.pair(), context.seeds.clone());
     shower.finish();
     show(&outcome, seconds);
-    let stored = Stored::new(paper, args.preset, &name, &seeds, gpu, seconds, outcome);
-    let path = out.join(RESULTS);
-    fs::write(&path, stored.to_json()?).with_context(|| path.display().to_string())?;
-    say(format!("results: {}", path.display()));
+    let stored = Stored::new(paper, args.preset, data_name(&pair), &seeds, gpu, seconds, outcome);
+    for (file, text) in [(RESULTS, stored.to_json()?), (REPORT, report(&stored, paper))] {
+        write(&out.join(file), text.as_bytes())?;
+    }
+    say(format!("results: {}; report: {}", out.join(RESULTS).display(), out.join(REPORT).display()));
     Ok(())
 }
 
 fn show(outcome: &Outcome, seconds: f64) {
-    say(format!("\n{}\n{}\n", outcome.data, outcome.setting));
-    say(text::columns(&text::arms(outcome)));
-    for comparison in &outcome.comparisons {
-        say(format!("{} ({})", comparison.claim, comparison.metric));
-        match outcome.judge(comparison) {
-            Some(finding) => say(format!("  {}", text::verdict(&finding))),
-            None => say("  not measured in this run"),
-        }
-    }
+    say(format!("\n{}\n{}\n\n{}", outcome.data, outcome.setting, text::columns(&text::arms(outcome))));
     if !outcome.comparisons.is_empty() {
-        say(format!("\n{}", text::columns(&text::comparisons(outcome))));
+        let mut table = text::comparisons(outcome);
+        table.iter_mut().for_each(|row| row.truncate(VERDICT));
+        say(text::columns(&table));
+    }
+    for line in text::verdicts(outcome) {
+        say(line);
     }
     for note in &outcome.notes {
         say(format!("note: {note}"));
     }
     say(format!("done in {}", duration(seconds)));
+}
+
+/// The column of [`text::comparisons`] that stands in lines of its own on a terminal.
+const VERDICT: usize = 6;
+
+/// The run as one page.
+fn report(stored: &Stored, paper: &Paper) -> String {
+    let outcome = &stored.outcome;
+    let table = |title: &str, mut rows: Vec<Vec<String>>| {
+        let head = rows.remove(0);
+        Section::Table(Table { title: title.into(), head, rows })
+    };
+    let mut page = vec![
+        Section::Text(format!("{} ({}). It claims: {}.", paper.title, paper.source, paper.claim)),
+        Section::Text(format!("{}.\n\n{}.", outcome.data, outcome.setting)),
+        table("Figures: mean and standard deviation over the seeds", text::arms(outcome)),
+    ];
+    if !outcome.comparisons.is_empty() {
+        page.push(table("What the runs say", text::comparisons(outcome)));
+    }
+    if !outcome.notes.is_empty() {
+        page.push(Section::Text(outcome.notes.join("\n\n")));
+    }
+    page.extend(outcome.charts.iter().cloned().map(Section::Chart));
+    if !outcome.pictures.is_empty() {
+        page.push(Section::Pictures { title: "Pictures".into(), pictures: outcome.pictures.clone() });
+    }
+    page.push(Section::Heading("How it was run".into()));
+    page.push(Section::Text(format!(
+        "Preset {}, seeds {:?}, on {} ({}), version {}, {}, {}.",
+        stored.preset,
+        stored.seeds,
+        stored.adapter,
+        stored.driver,
+        stored.version,
+        stored.date,
+        duration(stored.seconds)
+    )));
+    view::page(&format!("{}: {} run on {}", paper.slug, stored.preset, stored.data), &page)
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

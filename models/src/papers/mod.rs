@@ -26,7 +26,7 @@ mod outcome;
 mod planned;
 
 pub use classify::{Plan, Trained, classify, train_on};
-pub use frame::{Context, Paper, Preset, Silent, Watch, describe};
+pub use frame::{Context, Paper, Preset, Silent, Watch, data_name, describe};
 pub use outcome::{
     Arm, Better, Chart, Comparison, Curves, Expect, Finding, Metric, Outcome, Picture, Role, Run, Series, Style,
     Verdict,
