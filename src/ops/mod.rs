@@ -20,7 +20,6 @@ mod resize;
 mod scan;
 mod softmax;
 mod spiking;
-pub mod window;
 
 pub use attention::Attention;
 pub use conv::Conv2d;

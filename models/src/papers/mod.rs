@@ -44,10 +44,10 @@ macro_rules! papers {
 
 // One line for each, in the order of the alphabet.
 papers! {
-    coswin
     crrelu
     hard_samples
     iir_snn
+    spectformer
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.
