@@ -40,6 +40,8 @@ pub struct Journal {
     /// What the last evaluation brought.
     looked: Option<Looked>,
     filters: Vec<Picture>,
+    /// The parameter that they are.
+    filter_name: String,
     written: Instant,
 }
 
@@ -79,6 +81,7 @@ impl Journal {
             test,
             looked: None,
             filters: Vec::new(),
+            filter_name: String::new(),
             written: Instant::now(),
         };
         journal.refresh()?;
@@ -95,7 +98,7 @@ impl Journal {
         if let Some(test) = &end.test {
             self.looked = Some(Looked::new(end.epoch, &test.logits, &self.test)?);
         }
-        self.filters = filters(arena, self.test.channels)?;
+        (self.filter_name, self.filters) = filters(arena, self.test.channels)?;
         if !last && self.written.elapsed() > EVERY { self.refresh() } else { Ok(()) }
     }
 
@@ -157,10 +160,11 @@ impl Journal {
         }
         if !self.filters.is_empty() {
             out.push(Section::Heading("Filters of the first layer".into()));
-            out.push(Section::Text(
-                "Each on its own scale: middle grey is a weight of zero, the largest one is black, white or a full colour."
-                    .into(),
-            ));
+            out.push(Section::Text(format!(
+                "{}. Each on its own scale: middle grey is a weight of zero, the largest one is black, white or a full \
+                 colour.",
+                self.filter_name
+            )));
             out.push(Section::Pictures { title: String::new(), pictures: self.filters.clone() });
         }
         out.push(Section::Heading("Configuration".into()));
@@ -341,22 +345,22 @@ fn charts(log: &Log) -> Vec<Chart> {
 }
 
 /// The weights of the first layer as pictures, if it is a convolution over the pictures' channels.
-fn filters(arena: &Arena, channels: usize) -> Result<Vec<Picture>> {
+fn filters(arena: &Arena, channels: usize) -> Result<(String, Vec<Picture>)> {
     // Weights of convolutions are the only parameters of four dimensions: outputs, height, width, inputs.
-    let Some((name, w)) = arena.params().iter().find(|(_, t)| t.rank() == 4) else { return Ok(Vec::new()) };
-    let &[outputs, height, width, inputs] = w.shape() else { return Ok(Vec::new()) };
+    let Some((name, w)) = arena.params().iter().find(|(_, t)| t.rank() == 4) else { return Ok(Default::default()) };
+    let &[outputs, height, width, inputs] = w.shape() else { return Ok(Default::default()) };
     if inputs != channels || ![1, 3].contains(&channels) || height * width < 4 {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let values = w.to_vec()?;
     let size = height * width * channels;
     let one = |(i, filter): (usize, &[f32])| {
         let largest = filter.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
         let pixels: Vec<u8> = filter.iter().map(|v| (127.5 + 127.5 * v / largest).round() as u8).collect();
-        let title = if i == 0 { format!("{name} 0") } else { i.to_string() };
-        shown(title, &pixels, [height, width, channels])
+        shown(i.to_string(), &pixels, [height, width, channels])
     };
-    Ok(values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect())
+    let pictures = values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect();
+    Ok((name.to_string(), pictures))
 }
 
 /// A picture of a data set: rows of pixels of channels.
