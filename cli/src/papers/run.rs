@@ -12,14 +12,13 @@ use shadegrad::{Gpu, did_you_mean};
 use shadegrad_models::papers::{self, Context, Outcome, Paper, Preset, Watch, data_name};
 
 use super::results::Stored;
-use super::text;
+use super::{report, text};
 use crate::devices;
 use crate::failure::usage;
-use crate::journal::write;
+use crate::folder::write;
 use crate::report::{duration, say};
 use crate::runs::REPORT;
 use crate::train::new_run;
-use crate::view::{self, Section, Table};
 
 /// The file of a run that `shadegrad papers --record` takes.
 pub const RESULTS: &str = "results.json";
@@ -145,9 +144,8 @@ fn one(gpu: &Gpu, paper: &Paper, args: &Args, pair: Option<DataPair>, out: &Path
     shower.finish();
     show(&outcome, seconds);
     let stored = Stored::new(paper, args.preset, data_name(&pair), &seeds, gpu, seconds, outcome);
-    for (file, text) in [(RESULTS, stored.to_json()?), (REPORT, report(&stored, paper))] {
-        write(&out.join(file), text.as_bytes())?;
-    }
+    write(&out.join(RESULTS), stored.to_json()?.as_bytes())?;
+    report::write(out, paper, &stored, gpu)?;
     say(format!("results: {}; report: {}", out.join(RESULTS).display(), out.join(REPORT).display()));
     Ok(())
 }
@@ -170,42 +168,6 @@ fn show(outcome: &Outcome, seconds: f64) {
 
 /// The column of [`text::comparisons`] that stands in lines of its own on a terminal.
 const VERDICT: usize = 6;
-
-/// The run as one page.
-fn report(stored: &Stored, paper: &Paper) -> String {
-    let outcome = &stored.outcome;
-    let table = |title: &str, mut rows: Vec<Vec<String>>| {
-        let head = rows.remove(0);
-        Section::Table(Table { title: title.into(), head, rows })
-    };
-    let mut page = vec![
-        Section::Text(format!("{} ({}). It claims: {}.", paper.title, paper.source, paper.claim)),
-        Section::Text(format!("{}.\n\n{}.", outcome.data, outcome.setting)),
-        table("Figures: mean and standard deviation over the seeds", text::arms(outcome)),
-    ];
-    if !outcome.comparisons.is_empty() {
-        page.push(table("What the runs say", text::comparisons(outcome)));
-    }
-    if !outcome.notes.is_empty() {
-        page.push(Section::Text(outcome.notes.join("\n\n")));
-    }
-    page.extend(outcome.charts.iter().cloned().map(Section::Chart));
-    if !outcome.pictures.is_empty() {
-        page.push(Section::Pictures { title: "Pictures".into(), pictures: outcome.pictures.clone() });
-    }
-    page.push(Section::Heading("How it was run".into()));
-    page.push(Section::Text(format!(
-        "Preset {}, seeds {:?}, on {} ({}), version {}, {}, {}.",
-        stored.preset,
-        stored.seeds,
-        stored.adapter,
-        stored.driver,
-        stored.version,
-        stored.date,
-        duration(stored.seconds)
-    )));
-    view::page(&format!("{}: {} run on {}", paper.slug, stored.preset, stored.data), &page)
-}
 
 /// A bar on a terminal, a line now and then elsewhere.
 struct Shower {
