@@ -42,6 +42,7 @@ pub mod reduce;
 pub mod resize;
 pub mod scan;
 pub mod softmax;
+pub mod sparse;
 pub mod spiking;
 
 pub use adapter::{AdapterDescription, Caps, Class, Disabled, Options};

@@ -19,7 +19,9 @@ mod reduce;
 mod resize;
 mod scan;
 mod softmax;
+mod sparse;
 mod spiking;
+pub mod window;
 
 pub use attention::Attention;
 pub use conv::Conv2d;
@@ -28,4 +30,5 @@ pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;
 pub use pool::Pool2d;
 pub use resize::Outside;
+pub use sparse::SparsePattern;
 pub use spiking::{LifOptions, Reset, Surrogate};

@@ -21,6 +21,7 @@ mod reduce;
 mod resize;
 mod scan;
 mod softmax;
+mod sparse;
 
 use ndarray::{ArrayD, IxDyn};
 use oracle::A;

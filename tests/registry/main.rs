@@ -23,6 +23,7 @@ mod reduce;
 mod resize;
 mod scan;
 mod softmax;
+mod sparse;
 mod spiking;
 
 use libtest_mimic::Arguments;
@@ -46,6 +47,7 @@ fn main() {
         resize::cases(),
         scan::cases(),
         softmax::cases(),
+        sparse::cases(),
         spiking::cases(),
     ]
     .into_iter()

@@ -24,6 +24,7 @@ pub mod reduce;
 pub mod resize;
 pub mod scan;
 pub mod softmax;
+pub mod sparse;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn};
 
