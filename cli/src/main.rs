@@ -9,7 +9,6 @@ mod date;
 mod devices;
 mod doctor;
 mod failure;
-mod folder;
 mod journal;
 mod models;
 mod papers;

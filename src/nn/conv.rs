@@ -15,14 +15,12 @@ pub struct ConvOptions {
     pub bias: bool,
     /// First values of the weight; `None` for PyTorch's: uniform in `+-1 / sqrt(fan_in)`.
     pub init: Option<Init>,
-    /// First values of the bias; `None` for the same.
-    pub bias_init: Option<Init>,
 }
 
 impl Default for ConvOptions {
     /// Stride 1, no padding, one group, a bias.
     fn default() -> Self {
-        Self { geometry: Geometry::default(), bias: true, init: None, bias_init: None }
+        Self { geometry: Geometry::default(), bias: true, init: None }
     }
 }
 
@@ -56,12 +54,6 @@ impl ConvOptions {
         Self { init: Some(init), ..self }
     }
 
-    /// With a bias that starts at zero.
-    #[must_use]
-    pub fn zero_bias(self) -> Self {
-        Self { bias_init: Some(Init::Zeros), ..self }
-    }
-
     /// As torchvision's ResNets: normal with variance `2 / fan_out`.
     #[must_use]
     pub fn kaiming(self) -> Self {
@@ -88,7 +80,7 @@ impl Conv2d {
         Self {
             name: scope.name().to_string(),
             weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
-            bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
             geometry: options.geometry,
         }
     }
@@ -145,7 +137,7 @@ impl ConvTranspose2d {
         Self {
             name: scope.name().to_string(),
             weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
-            bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
             geometry: options.geometry,
             output_padding,
         }

@@ -148,6 +148,16 @@ pub trait Hooks {
         Ok(())
     }
 
+    /// After the update of every step, counted from 0: masks that change, averages of the weights. Gradients are still
+    /// those of the step.
+    ///
+    /// # Errors
+    /// The watcher's own.
+    fn stepped(&mut self, step: u64, arena: &mut Arena, optimizer: &mut Optimizer) -> Result<()> {
+        let _ = (step, arena, optimizer);
+        Ok(())
+    }
+
     /// After every epoch, with the arena as it is then.
     ///
     /// # Errors
@@ -296,6 +306,7 @@ impl<'a> Trainer<'a> {
                 self.arena.backward(&loss)?;
                 lr = (self.rate)(step);
                 self.optimizer.step(self.arena, lr)?;
+                hooks.stepped(step, self.arena, self.optimizer)?;
                 meter.push(&loss, drawn.indices.len())?;
                 step += 1;
                 clock.samples += drawn.indices.len() as u64;

@@ -24,9 +24,10 @@ mod classify;
 mod frame;
 mod outcome;
 mod planned;
+pub mod shared;
 
 pub use classify::{Plan, Trained, classify, train_on};
-pub use frame::{Context, Paper, Preset, Silent, Watch, data_name, describe};
+pub use frame::{Context, Paper, Preset, Silent, Watch, describe};
 pub use outcome::{
     Arm, Better, Chart, Comparison, Curves, Expect, Finding, Metric, Outcome, Picture, Role, Run, Series, Style,
     Verdict,
@@ -44,10 +45,11 @@ macro_rules! papers {
 
 // One line for each, in the order of the alphabet.
 papers! {
+    coswin
     crrelu
+    g2gnet
     hard_samples
     iir_snn
-    spectformer
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.

@@ -1,0 +1,3 @@
+//! What more than one paper is made of.
+
+pub mod mask;
