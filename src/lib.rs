@@ -17,7 +17,7 @@ pub mod train;
 pub use error::{Error, Result};
 pub use nearest::did_you_mean;
 pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction, SparsePattern};
-pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment, window};
+pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment, pixels, window};
 pub use shadegrad_kernels as kernels;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
 pub use tensor::{DType, MAX_RANK, Tensor};

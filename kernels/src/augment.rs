@@ -8,6 +8,17 @@ use crate::memory::Storage;
 use crate::random::Source;
 use crate::{Gpu, Result};
 
+/// What lies beyond the edge of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Zero bytes.
+    Black,
+    /// The image mirrored; the padding must be less than height and width.
+    Reflect,
+    /// 0 after normalising.
+    Mean,
+}
+
 /// What [`augment`] does. Word 0 of block `id` of the random source gives an image's crop row, word 1 the column (upper
 /// half of the product with the number of places), word 2 whether it is mirrored, the halves of word 3 the centre of
 /// the square; `id` is the image's number in the data set, so the batch it comes in makes no difference.
@@ -19,8 +30,8 @@ pub struct Recipe {
     pub crop: [usize; 2],
     /// Pixels added on each side before the crop.
     pub pad: usize,
-    /// Fill them by reflection (`pad` less than height and width) instead of with zero bytes.
-    pub reflect: bool,
+    /// What they are.
+    pub beyond: Beyond,
     /// Probability of the mirror image.
     pub flip: f32,
     /// Side of the square set to 0 after normalising; 0 for none.
@@ -29,6 +40,38 @@ pub struct Recipe {
     pub scale: [f32; 4],
     /// See `scale`.
     pub bias: [f32; 4],
+}
+
+impl Recipe {
+    fn params(&self, gpu: &Gpu, items: usize, images: usize, source: Source) -> Result<(AugmentParams, [u32; 3])> {
+        let ([h, w, _], [oh, ow]) = (self.size, self.crop);
+        let (grid, gx) = gpu.grid((items as u64).div_ceil(64))?;
+        let params = AugmentParams {
+            items: items as u32,
+            gx,
+            images: images as u32,
+            reflect: match self.beyond {
+                Beyond::Black => 0,
+                Beyond::Reflect => 1,
+                Beyond::Mean => 2,
+            },
+            h: h as u32,
+            w: w as u32,
+            oh: oh as u32,
+            ow: ow as u32,
+            pad: self.pad as u32,
+            cutout: self.cutout as u32,
+            flip: (f64::from(self.flip) * f64::from(1 << 24)).ceil() as u32,
+            seed_lo: source.seed as u32,
+            seed_hi: (source.seed >> 32) as u32,
+            stream_lo: source.stream as u32,
+            stream_hi: (source.stream >> 32) as u32,
+            scale: self.scale,
+            bias: self.bias,
+            ..AugmentParams::default()
+        };
+        Ok((params, grid))
+    }
 }
 
 /// Images `chosen[..batch]` of the `images` in `x` (bytes, NHWC) to floats `y`.
@@ -45,8 +88,7 @@ pub fn augment(
     recipe: &Recipe,
     source: Source,
 ) -> Result<()> {
-    let [h, w, c] = recipe.size;
-    let [oh, ow] = recipe.crop;
+    let ([_, _, c], [oh, ow]) = (recipe.size, recipe.crop);
     let kernels: [[&'static Kernel<AugmentParams, 2, 1>; 2]; 4] = [
         [&k::AUGMENT_1_1, &k::AUGMENT_1_4],
         [&k::AUGMENT_2_1, &k::AUGMENT_2_4],
@@ -55,28 +97,24 @@ pub fn augment(
     ];
     let four = ow.is_multiple_of(4);
     let items = batch * oh * if four { ow / 4 } else { ow };
-    let (grid, gx) = gpu.grid((items as u64).div_ceil(64))?;
-    let params = AugmentParams {
-        items: items as u32,
-        gx,
-        images: images as u32,
-        reflect: recipe.reflect.into(),
-        h: h as u32,
-        w: w as u32,
-        oh: oh as u32,
-        ow: ow as u32,
-        pad: recipe.pad as u32,
-        cutout: recipe.cutout as u32,
-        flip: (f64::from(recipe.flip) * f64::from(1 << 24)).ceil() as u32,
-        seed_lo: source.seed as u32,
-        seed_hi: (source.seed >> 32) as u32,
-        stream_lo: source.stream as u32,
-        stream_hi: (source.stream >> 32) as u32,
-        scale: recipe.scale,
-        bias: recipe.bias,
-        ..AugmentParams::default()
-    };
+    let (params, grid) = recipe.params(gpu, items, images, source)?;
     gpu.dispatch(kernels[c - 1][usize::from(four)], [x, chosen], [y], params, grid)
+}
+
+/// The same on a batch whose pixels are words, as [`crate::pixels`] has them (1 or 3 channels), transparent ones becoming 0;
+/// `names` are the numbers of the images in their data set.
+pub fn augment_packed(
+    gpu: &Gpu,
+    x: &Storage,
+    names: &Storage,
+    batch: usize,
+    y: &Storage,
+    recipe: &Recipe,
+    source: Source,
+) -> Result<()> {
+    let kernel = if recipe.size[2] == 1 { &k::PACKED_1 } else { &k::PACKED_3 };
+    let (params, grid) = recipe.params(gpu, batch * recipe.crop[0] * recipe.crop[1], batch, source)?;
+    gpu.dispatch(kernel, [x, names], [y], params, grid)
 }
 
 /// Weights of [`mix`]: outside and inside the rectangle.

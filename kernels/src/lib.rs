@@ -36,6 +36,7 @@ pub mod matmul;
 pub mod norm;
 pub mod optim;
 pub mod parametric;
+pub mod pixels;
 pub mod pool;
 pub mod random;
 pub mod reduce;

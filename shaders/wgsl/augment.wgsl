@@ -1,21 +1,23 @@
 // Training images on their way to the network.
 //   augment_*  bytes of chosen images to normalised floats, with random crop, mirror image and cutout in one pass;
 //              C channels, P output pixels of one row an invocation
+//   packed_*   the same from a batch whose pixels are words (see pixels.wgsl): transparent ones become 0
 //   mix_*      weights times a batch plus weights times the same batch in another order, the weights differing inside a
 //              rectangle: mixup, cutmix and their adjoints
 //   soft_*     targets of mixed labels
 #import philox
 
 #kernel augment_$C_$P : C in 1 2 3 4, P in 1 4
+#kernel packed_$C : C in 1 3, P=1
 #kernel mix_$V : V in 1 4
 #kernel soft_targets
 
-#if KERNEL == augment
+#if KERNEL == augment || KERNEL == packed
 struct AugmentParams {
   items: u32, // invocations
   gx: u32,
   images: u32,
-  reflect: u32, // beyond the edge: 0 black, 1 mirrored without repeating the edge
+  reflect: u32, // beyond the edge: 0 black, 1 mirrored without repeating the edge, 2 the mean
   h: u32,
   w: u32,
   oh: u32,
@@ -57,6 +59,12 @@ fn pixel(image: u32, oy: u32, ox: u32, draw: vec4<u32>) -> vec4<f32> {
   let inside = sy >= 0 && sy < i32(p.h) && sx >= 0 && sx < i32(p.w);
   sy = mirrored(sy, i32(p.h));
   sx = mirrored(sx, i32(p.w));
+#if KERNEL == packed
+  let word = x[(image * p.h + u32(sy)) * p.w + u32(sx)];
+  let solid = word >= 0x01000000u;
+  var bytes = vec4<f32>(f32(word & 0xffu), f32((word >> 8u) & 0xffu), f32((word >> 16u) & 0xffu), 0.0);
+#else
+  let solid = true;
   let at = ((image * p.h + u32(sy)) * p.w + u32(sx)) * ${C}u;
   let first = x[at / 4u];
 #if C == 3
@@ -75,13 +83,16 @@ fn pixel(image: u32, oy: u32, ox: u32, draw: vec4<u32>) -> vec4<f32> {
     bytes[$c] = f32((word >> (8u * (b & 3u))) & 0xffu);
   }
 #endfor
+#endif
+  // Reflection shows pixels of the image, which may be transparent; black padding hides what it lies over.
+  let mean = select(!solid, p.reflect == 2u, !inside && p.reflect != 1u);
   bytes = select(vec4<f32>(0.0), bytes, inside || p.reflect == 1u);
   // The square's centre is any pixel of the result; it may reach beyond the edge.
   let cy = (draw.w >> 16u) * p.oh >> 16u;
   let cx = (draw.w & 0xffffu) * p.ow >> 16u;
   let ty = oy + p.cutout / 2u - cy;
   let tx = ox + p.cutout / 2u - cx;
-  return select(bytes * p.scale + p.bias, vec4<f32>(0.0), ty < p.cutout && tx < p.cutout);
+  return select(bytes * p.scale + p.bias, vec4<f32>(0.0), mean || (ty < p.cutout && tx < p.cutout));
 }
 
 @compute @workgroup_size(64)
@@ -93,8 +104,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   let row = p.ow / ${P}u;
   let ox = i % row * ${P}u;
   let oy = i / row % p.oh;
+#if KERNEL == packed
+  let image = i / (row * p.oh);
+  let name = chosen[image];
+#else
   let image = min(chosen[i / (row * p.oh)], p.images - 1u);
-  let draw = sg_random(image, vec2<u32>(p.seed_lo, p.seed_hi), vec2<u32>(p.stream_lo, p.stream_hi));
+  let name = image;
+#endif
+  let draw = sg_random(name, vec2<u32>(p.seed_lo, p.seed_hi), vec2<u32>(p.stream_lo, p.stream_hi));
 #for q in 0..P
   let v$q = pixel(image, oy, ox + ${q}u, draw);
 #endfor

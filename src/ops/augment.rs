@@ -18,6 +18,8 @@ pub enum Fill {
     Black,
     /// The image mirrored, its edge pixels not repeated.
     Reflect,
+    /// The mean colour: 0 after normalising.
+    Mean,
 }
 
 /// Images to batches, `value = (byte / 255 - mean) / std` by channel. [`Augment::none`] only normalises.
@@ -50,12 +52,12 @@ impl Augment {
         Self { pad: 4, flip: 0.5, ..Self::none(mean, std) }
     }
 
-    fn recipe(&self, images: &Tensor) -> Result<k::Recipe> {
+    pub(crate) fn recipe(&self, shape: &[usize]) -> Result<k::Recipe> {
         const OP: &str = "augment";
-        let [_, h, w, c @ 1..=4] = *images.shape() else {
+        let [_, h, w, c @ 1..=4] = *shape else {
             return Err(Error::shape(
                 OP,
-                format!("images are {:?}; takes bytes [N, H, W, C] with 1 to 4 channels", images.shape()),
+                format!("images are {shape:?}; takes bytes [N, H, W, C] with 1 to 4 channels"),
             ));
         };
         let [oh, ow] = self.crop.unwrap_or([h, w]);
@@ -92,7 +94,11 @@ impl Augment {
             size: [h, w, c],
             crop: [oh, ow],
             pad: self.pad,
-            reflect: self.fill == Fill::Reflect,
+            beyond: match self.fill {
+                Fill::Black => k::Beyond::Black,
+                Fill::Reflect => k::Beyond::Reflect,
+                Fill::Mean => k::Beyond::Mean,
+            },
             flip: self.flip,
             cutout: self.cutout,
             scale,
@@ -109,7 +115,7 @@ impl Augment {
         images.want("augment", DType::U8)?;
         indices.want("augment", DType::U32)?;
         images.same_gpu("augment", indices)?;
-        let recipe = self.recipe(images)?;
+        let recipe = self.recipe(images.shape())?;
         let n = images.dim(0);
         let &[batch] = indices.shape() else {
             return Err(Error::shape("augment", format!("indices are {:?}; takes one dimension", indices.shape())));

@@ -13,6 +13,7 @@ mod loss;
 mod matmul;
 mod norm;
 mod parametric;
+pub mod pixels;
 mod pool;
 mod random;
 mod reduce;

@@ -46,7 +46,8 @@ fn expected(a: &Augment, data: &[u8], [n, h, w, c]: [usize; 4], chosen: &[u32], 
                         0
                     };
                     let (mean, std) = (a.mean[k % a.mean.len()], a.std[k % a.std.len()]);
-                    out.push(if cut { 0.0 } else { (f32::from(byte) / 255.0 - mean) / std });
+                    let mean_colour = !inside && a.fill == Fill::Mean;
+                    out.push(if cut || mean_colour { 0.0 } else { (f32::from(byte) / 255.0 - mean) / std });
                 }
             }
         }

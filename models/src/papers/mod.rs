@@ -50,6 +50,7 @@ papers! {
     g2gnet
     hard_samples
     iir_snn
+    randaugment
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.
