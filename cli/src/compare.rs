@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use shadegrad::metrics::MeanStd;
 
-use crate::journal::write;
+use crate::folder::write;
+use crate::papers::columns;
 use crate::report::{duration, say};
 use crate::runs::{End, EpochRecord, Run};
 use crate::view::{Bar, Bars, Chart, Section, Series, Table, page};
@@ -34,7 +35,8 @@ pub fn run(args: &Args) -> Result<()> {
     let runs: Vec<Run> = args.runs.iter().map(|folder| Run::open(folder)).collect::<Result<_>>()?;
     let groups = grouped(runs);
     let figures = figures(&groups);
-    say(columns(&figures));
+    let rows: Vec<Vec<String>> = std::iter::once(&figures.head).chain(&figures.rows).cloned().collect();
+    say(columns(&rows).trim_end());
     let settings = settings(&groups);
     let title = format!("shadegrad: {} compared", several(groups.len(), "configuration"));
     let mut sections = vec![Section::Text(
@@ -231,20 +233,6 @@ fn averaged(name: &str, each: &[Vec<(f64, f64)>]) -> Series {
 /// `1 thing`, `2 things`.
 fn several(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// A table for a terminal.
-fn columns(t: &Table) -> String {
-    let all = || std::iter::once(&t.head).chain(&t.rows);
-    let width = |c: usize| all().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
-    let line = |r: &Vec<String>| {
-        let cells = r.iter().enumerate().map(|(c, s)| {
-            let pad = " ".repeat(width(c) - s.chars().count());
-            if c == 0 { format!("{s}{pad}") } else { format!("{pad}{s}") }
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
-    };
-    all().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use shadegrad::data::Dataset;
 use shadegrad::metrics::{self, ConfusionMatrix, ReliabilityBin, Scores};
 use shadegrad::nn::Arena;
@@ -13,10 +13,10 @@ use shadegrad::train::EpochEnd;
 use shadegrad::{Error, Gpu, Result};
 
 use crate::config::Config;
+use crate::folder::{self, write};
 use crate::report::{bytes, duration, thousands};
 use crate::runs::{CONFIG, ENVIRONMENT, End, Log, METRICS, PICTURES, REPORT};
 use crate::view::{self, Chart, Drawing, Picture, Section, Table};
-use crate::{date, devices};
 
 /// A report is written at most this often while the run goes on.
 const EVERY: Duration = Duration::from_secs(15);
@@ -40,6 +40,8 @@ pub struct Journal {
     /// What the last evaluation brought.
     looked: Option<Looked>,
     filters: Vec<Picture>,
+    /// The parameter that they are.
+    filter_name: String,
     written: Instant,
 }
 
@@ -79,6 +81,7 @@ impl Journal {
             test,
             looked: None,
             filters: Vec::new(),
+            filter_name: String::new(),
             written: Instant::now(),
         };
         journal.refresh()?;
@@ -95,7 +98,7 @@ impl Journal {
         if let Some(test) = &end.test {
             self.looked = Some(Looked::new(end.epoch, &test.logits, &self.test)?);
         }
-        self.filters = filters(arena, self.test.channels)?;
+        (self.filter_name, self.filters) = filters(arena, self.test.channels)?;
         if !last && self.written.elapsed() > EVERY { self.refresh() } else { Ok(()) }
     }
 
@@ -118,7 +121,7 @@ impl Journal {
     fn draw(&self, charts: &[Chart]) -> Result<()> {
         let mut drawings: Vec<(String, Drawing)> = Vec::new();
         for chart in charts {
-            drawings.push((file_name(&chart.title), view::chart(chart)));
+            drawings.push((folder::file_name(&chart.title), view::chart(chart)));
         }
         if let Some(looked) = &self.looked {
             drawings.push(("confusion".into(), looked.confusion_drawing(&self.test.classes)));
@@ -126,8 +129,7 @@ impl Journal {
         }
         let folder = self.folder.join(PICTURES);
         for (name, drawing) in drawings {
-            write(&folder.join(format!("{name}.svg")), drawing.svg_file().as_bytes())?;
-            write(&folder.join(format!("{name}.png")), &encoded(&view::picture(&drawing))?)?;
+            folder::save_drawing(&folder, &name, &drawing)?;
         }
         let of = |f: fn(&Looked) -> &Vec<Picture>| self.looked.as_ref().map(f).filter(|p| !p.is_empty());
         for (name, pictures, columns) in [
@@ -137,7 +139,7 @@ impl Journal {
         ] {
             let Some(pictures) = pictures else { continue };
             let scale = 48usize.div_ceil(pictures[0].width);
-            write(&folder.join(format!("{name}.png")), &encoded(&view::grid(name, pictures, columns, scale))?)?;
+            folder::save_picture(&folder, name, &view::grid(name, pictures, columns, scale))?;
         }
         Ok(())
     }
@@ -157,17 +159,18 @@ impl Journal {
         }
         if !self.filters.is_empty() {
             out.push(Section::Heading("Filters of the first layer".into()));
-            out.push(Section::Text(
-                "Each on its own scale: middle grey is a weight of zero, the largest one is black, white or a full colour."
-                    .into(),
-            ));
+            out.push(Section::Text(format!(
+                "{}. Each on its own scale: middle grey is a weight of zero, the largest one is black, white or a full \
+                 colour.",
+                self.filter_name
+            )));
             out.push(Section::Pictures { title: String::new(), pictures: self.filters.clone() });
         }
         out.push(Section::Heading("Configuration".into()));
         out.push(Section::Text(format!("`shadegrad train --config {CONFIG}` repeats the run.")));
         out.push(Section::Code(self.config.clone()));
         out.push(Section::Heading("Environment".into()));
-        out.push(Section::Table(flat("", &self.environment)));
+        out.push(Section::Table(folder::rows(&self.environment)));
         out.push(Section::Heading("Files".into()));
         out.push(Section::Text(format!(
             "{METRICS} has every figure, one JSON record a line; {PICTURES}/ has the charts as SVG and PNG. `shadegrad \
@@ -279,7 +282,7 @@ fn ending(log: &Log, steps: u64) -> String {
         End::Interrupted(message) => format!("Interrupted {at}. {message}"),
         End::Open => format!(
             "Under way: {at} when this page was written, at {}. If it was long ago, the run was killed.",
-            date::now()
+            crate::date::now()
         ),
     }
 }
@@ -341,22 +344,22 @@ fn charts(log: &Log) -> Vec<Chart> {
 }
 
 /// The weights of the first layer as pictures, if it is a convolution over the pictures' channels.
-fn filters(arena: &Arena, channels: usize) -> Result<Vec<Picture>> {
+fn filters(arena: &Arena, channels: usize) -> Result<(String, Vec<Picture>)> {
     // Weights of convolutions are the only parameters of four dimensions: outputs, height, width, inputs.
-    let Some((name, w)) = arena.params().iter().find(|(_, t)| t.rank() == 4) else { return Ok(Vec::new()) };
-    let &[outputs, height, width, inputs] = w.shape() else { return Ok(Vec::new()) };
+    let Some((name, w)) = arena.params().iter().find(|(_, t)| t.rank() == 4) else { return Ok(Default::default()) };
+    let &[outputs, height, width, inputs] = w.shape() else { return Ok(Default::default()) };
     if inputs != channels || ![1, 3].contains(&channels) || height * width < 4 {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let values = w.to_vec()?;
     let size = height * width * channels;
     let one = |(i, filter): (usize, &[f32])| {
         let largest = filter.iter().fold(0.0f32, |m, v| m.max(v.abs())).max(f32::MIN_POSITIVE);
         let pixels: Vec<u8> = filter.iter().map(|v| (127.5 + 127.5 * v / largest).round() as u8).collect();
-        let title = if i == 0 { format!("{name} 0") } else { i.to_string() };
-        shown(title, &pixels, [height, width, channels])
+        shown(i.to_string(), &pixels, [height, width, channels])
     };
-    Ok(values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect())
+    let pictures = values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect();
+    Ok((name.to_string(), pictures))
 }
 
 /// A picture of a data set: rows of pixels of channels.
@@ -371,24 +374,8 @@ fn shown(title: String, pixels: &[u8], [height, width, channels]: [usize; 3]) ->
 
 /// What the run runs on and with. A run that goes on keeps what it ran on before.
 fn environment(folder: &Path, config: &Config, gpu: &Gpu) -> Value {
-    let caps = gpu.caps();
-    let mut now = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": option_env!("SHADEGRAD_COMMIT"),
-        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "system": std::env::consts::OS,
-        "processor": std::env::consts::ARCH,
-        "started": date::now(),
-        "seed": config.seed,
-        "adapter": devices::json(gpu.description()),
-        "features": {
-            "subgroup_size": caps.subgroup,
-            "f16": caps.f16,
-            "timestamps": caps.timestamps,
-            "immediates": caps.immediates,
-            "checked": caps.checked,
-        },
-    });
+    let mut now = folder::environment(gpu);
+    now["seed"] = config.seed.into();
     let before = fs::read_to_string(folder.join(ENVIRONMENT)).ok().and_then(|t| serde_json::from_str::<Value>(&t).ok());
     if let Some(mut before) = before {
         let mut earlier = match before.as_object_mut().and_then(|b| b.remove("earlier")) {
@@ -401,55 +388,10 @@ fn environment(folder: &Path, config: &Config, gpu: &Gpu) -> Value {
     now
 }
 
-/// Nested values as rows of a table.
-fn flat(title: &str, value: &Value) -> Table {
-    fn walk(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
-        match value {
-            Value::Object(map) => {
-                for (key, v) in map {
-                    walk(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, v, rows);
-                }
-            }
-            Value::Array(items) if items.iter().any(Value::is_object) => {
-                for (i, v) in items.iter().enumerate() {
-                    walk(&format!("{name}.{i}"), v, rows);
-                }
-            }
-            Value::String(text) => rows.push(vec![name.into(), text.clone()]),
-            Value::Null => rows.push(vec![name.into(), "not known".into()]),
-            other => rows.push(vec![name.into(), other.to_string()]),
-        }
-    }
-    let mut rows = Vec::new();
-    walk("", value, &mut rows);
-    Table { title: title.into(), head: Vec::new(), rows }
-}
-
-/// A title as a file's name.
-fn file_name(title: &str) -> String {
-    title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
-}
-
-fn encoded(picture: &Picture) -> Result<Vec<u8>> {
-    view::png(picture).map_err(|e| Error::value("report", format!("{e:#}")))
-}
-
-/// Writes a file under another name and renames it, so that a reader finds the old one or the new one and no half.
-pub fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|e| {
-        // What is left of it does not help anybody.
-        let _ = fs::remove_file(&temporary);
-        Error::Io { path: path.into(), detail: format!("{e}; make room, or choose another folder with --out") }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn mistakes_come_worst_first() {
@@ -460,13 +402,6 @@ mod tests {
         assert_eq!(titles, ["is cat\nsaid dog (95 %)", "is dog\nsaid cat (73 %)"]);
         assert_eq!(looked.mistakes[0].rgb, [30; 3]);
         assert_eq!((looked.wrong, looked.samples.len(), looked.samples[0].title.as_str()), (2, 4, "cat (88 %)"));
-    }
-
-    #[test]
-    fn values_become_rows() {
-        let rows = flat("", &json!({ "a": { "b": 1, "c": null }, "d": [2, 3], "e": [{ "f": "x" }] })).rows;
-        let rows: Vec<[&str; 2]> = rows.iter().map(|r| [r[0].as_str(), r[1].as_str()]).collect();
-        assert_eq!(rows, [["a.b", "1"], ["a.c", "not known"], ["d", "[2,3]"], ["e.0.f", "x"]]);
     }
 
     #[test]

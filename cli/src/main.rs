@@ -9,6 +9,7 @@ mod date;
 mod devices;
 mod doctor;
 mod failure;
+mod folder;
 mod journal;
 mod models;
 mod papers;

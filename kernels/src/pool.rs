@@ -12,6 +12,8 @@ use crate::{Gpu, Result};
 pub enum Windows {
     /// Kernel, stride and padding, each (rows, columns).
     Fixed([usize; 2], [usize; 2], [usize; 2]),
+    /// As `Fixed`, but averages are over the pixels of the image alone.
+    Inside([usize; 2], [usize; 2], [usize; 2]),
     /// Window `o` of `n` over `size` pixels is `floor(o size / n) .. ceil((o + 1) size / n)`.
     Adaptive,
 }
@@ -43,9 +45,18 @@ impl Pool {
             && (0..2).all(|d| self.out[d] * kernel[d] == self.size[d]))
     }
 
-    /// Index into kernel tables: window, adaptive.
+    /// Index into kernel tables: window, adaptive. For largest elements, which padding never is, the other two agree.
     fn mode(&self) -> usize {
         usize::from(self.windows == Windows::Adaptive)
+    }
+
+    /// Index into the tables of averages: window, adaptive, inside.
+    fn average(&self) -> usize {
+        match self.windows {
+            Windows::Fixed(..) => 0,
+            Windows::Adaptive => 1,
+            Windows::Inside(..) => 2,
+        }
     }
 
     fn pixels(&self) -> usize {
@@ -62,7 +73,7 @@ impl Pool {
         let n = pixels * c;
         let (grid, gx) = gpu.grid((n as u64).div_ceil(256))?;
         let (kernel, stride, padding) = match self.windows {
-            Windows::Fixed(k, s, p) => (k, s, p),
+            Windows::Fixed(k, s, p) | Windows::Inside(k, s, p) => (k, s, p),
             Windows::Adaptive => ([1; 2], [1; 2], [0; 2]),
         };
         let params = PoolParams {
@@ -120,15 +131,17 @@ pub fn unmax(gpu: &Gpu, p: &Pool, dy: &Storage, arg: &Storage, dx: &Storage) -> 
     gpu.dispatch(table[p.unit()][p.mode()], [dy, arg], [dx], params, grid)
 }
 
-/// Sum of every window over its area; padding counts as zeros.
+/// Sum of every window over its area; padding counts as zeros, or not at all if the windows are `Inside`.
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn avg(gpu: &Gpu, p: &Pool, x: &Storage, y: &Storage) -> Result<()> {
-    let table: [[&Kernel<PoolParams, 1, 1>; 2]; 2] =
-        [[&k::AVG_1_WINDOW, &k::AVG_1_ADAPTIVE], [&k::AVG_4_WINDOW, &k::AVG_4_ADAPTIVE]];
+    let table: [[&Kernel<PoolParams, 1, 1>; 3]; 2] = [
+        [&k::AVG_1_WINDOW, &k::AVG_1_ADAPTIVE, &k::AVG_1_INSIDE],
+        [&k::AVG_4_WINDOW, &k::AVG_4_ADAPTIVE, &k::AVG_4_INSIDE],
+    ];
     let (grid, params) = p.plan(gpu, p.outputs())?;
-    gpu.dispatch(table[p.unit()][p.mode()], [x], [y], params, grid)
+    gpu.dispatch(table[p.unit()][p.average()], [x], [y], params, grid)
 }
 
 /// The adjoint of [`avg`].
@@ -140,8 +153,10 @@ pub fn unavg(gpu: &Gpu, p: &Pool, dy: &Storage, dx: &Storage) -> Result<()> {
         let (grid, params) = p.plan(gpu, p.outputs())?;
         return gpu.dispatch([&k::UNAVG_1_TILES, &k::UNAVG_4_TILES][p.unit()], [dy], [dx], params, grid);
     }
-    let table: [[&Kernel<PoolParams, 1, 1>; 2]; 2] =
-        [[&k::UNAVG_1_WINDOW, &k::UNAVG_1_ADAPTIVE], [&k::UNAVG_4_WINDOW, &k::UNAVG_4_ADAPTIVE]];
+    let table: [[&Kernel<PoolParams, 1, 1>; 3]; 2] = [
+        [&k::UNAVG_1_WINDOW, &k::UNAVG_1_ADAPTIVE, &k::UNAVG_1_INSIDE],
+        [&k::UNAVG_4_WINDOW, &k::UNAVG_4_ADAPTIVE, &k::UNAVG_4_INSIDE],
+    ];
     let (grid, params) = p.plan(gpu, p.pixels())?;
-    gpu.dispatch(table[p.unit()][p.mode()], [dy], [dx], params, grid)
+    gpu.dispatch(table[p.unit()][p.average()], [dy], [dx], params, grid)
 }

@@ -14,6 +14,7 @@
 //! ```
 #![deny(missing_docs, unsafe_code)]
 
+mod blocks;
 mod cnn;
 mod resnet;
 mod resnet_cifar;
@@ -34,6 +35,8 @@ use std::fmt::Display;
 
 use shadegrad::nn::{Builder, Conv2d, ConvOptions, Module, Scope};
 use shadegrad::{Error, Result, did_you_mean};
+
+use papers::spectformer::{HierarchicalConfig, SpectFormer, SpectFormerConfig, SpectFormerH};
 
 /// What goes in and comes out of a classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +123,32 @@ const MODELS: &[(&str, &str, Make)] = &[
     ("vit_tiny", "ViT-Ti: 12 blocks of width 192", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::tiny(x))?))),
     ("vit_small", "ViT-S: 12 blocks of width 384", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::small(x))?))),
     ("vit_base", "ViT-B: 12 blocks of width 768", |s, x| Ok(Box::new(Vit::new(s, &VitConfig::base(x))?))),
+    ("spectformer_tiny", "SpectFormer for small images: 4 blocks of width 64, 2 of them spectral", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::tiny(x))?))
+    }),
+    ("spectformer_cifar", "SpectFormer for small images: 9 blocks of width 192, 3 of them spectral", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::cifar(x))?))
+    }),
+    ("spectformer_t", "SpectFormer-T: 12 blocks of width 256 (Patro et al., 2023)", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::t(x))?))
+    }),
+    ("spectformer_xs", "SpectFormer-XS: 12 blocks of width 384", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::xs(x))?))
+    }),
+    ("spectformer_s", "SpectFormer-S: 19 blocks of width 384", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::s(x))?))
+    }),
+    ("spectformer_b", "SpectFormer-B: 19 blocks of width 512", |s, x| {
+        Ok(Box::new(SpectFormer::new(s, &SpectFormerConfig::b(x))?))
+    }),
+    ("spectformer_h_cifar", "hierarchical SpectFormer for small images", |s, x| {
+        Ok(Box::new(SpectFormerH::new(s, &HierarchicalConfig::cifar(x))?))
+    }),
+    ("spectformer_h_s", "SpectFormer-H-S: four stages, class attention", |s, x| {
+        Ok(Box::new(SpectFormerH::new(s, &HierarchicalConfig::s(x))?))
+    }),
+    ("spectformer_h_b", "SpectFormer-H-B", |s, x| Ok(Box::new(SpectFormerH::new(s, &HierarchicalConfig::b(x))?))),
+    ("spectformer_h_l", "SpectFormer-H-L", |s, x| Ok(Box::new(SpectFormerH::new(s, &HierarchicalConfig::l(x))?))),
 ];
 
 /// The names [`create`] knows, each with a line of description.

@@ -1,12 +1,13 @@
 //! The Vision Transformer (Dosovitskiy et al., "An image is worth 16x16 words", 2020), named as timm does.
 
 use shadegrad::nn::{
-    Activation, Conv2d, ConvOptions, Cx, DropPath, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention,
-    ParamId, Scope,
+    Activation, Conv2d, ConvOptions, Cx, Dropout, Init, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, ParamId,
+    Scope,
 };
 use shadegrad::{Error, Result, Tensor};
 
 use crate::Spec;
+use crate::blocks::{EPS, PreNorm, drop_path_of};
 
 /// What distinguishes the members of the family.
 #[derive(Clone, Copy, Debug)]
@@ -88,15 +89,10 @@ pub struct Vit {
 }
 
 struct Block {
-    norm1: LayerNorm,
+    pre: PreNorm,
     attn: MultiHeadAttention,
-    norm2: LayerNorm,
     mlp: Mlp,
-    drop_path: DropPath,
 }
-
-/// timm's epsilon for the norms of ViT.
-const EPS: f32 = 1e-6;
 
 impl Vit {
     /// The network that `config` describes.
@@ -116,11 +112,9 @@ impl Vit {
         for i in 0..depth {
             let mut s = scope.sub(format!("blocks.{i}"));
             blocks.push(Block {
-                norm1: LayerNorm::new(&mut s.sub("norm1"), dim, EPS),
+                pre: PreNorm::new(&mut s, dim, drop_path_of(drop_path, i, depth)),
                 attn: MultiHeadAttention::new(&mut s.sub("attn"), dim, heads, true, 0.0),
-                norm2: LayerNorm::new(&mut s.sub("norm2"), dim, EPS),
                 mlp: Mlp::new(&mut s.sub("mlp"), dim, mlp, activation, dropout),
-                drop_path: DropPath(drop_path * i as f32 / (depth.max(2) - 1) as f32),
             });
         }
         Ok(Self {
@@ -174,9 +168,6 @@ impl Module for Vit {
 
 impl Module for Block {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let y = self.attn.forward(cx, &self.norm1.forward(cx, x)?)?;
-        let x = x.add(&self.drop_path.forward(cx, &y)?)?;
-        let y = self.mlp.forward(cx, &self.norm2.forward(cx, &x)?)?;
-        x.add(&self.drop_path.forward(cx, &y)?)
+        self.pre.two_branches(cx, x, |x| self.attn.forward(cx, x), |x| self.mlp.forward(cx, x))
     }
 }

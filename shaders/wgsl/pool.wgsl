@@ -1,16 +1,18 @@
 // Pooling of NHWC images, U channels an invocation. M names the windows: a fixed kernel (window), as many as needed to
-// cover the image (adaptive), or, for the adjoints, a kernel that tiles the image exactly (tiles).
+// cover the image (adaptive), a fixed kernel of which only the part on the image counts (inside), or, for the adjoints, a
+// kernel that tiles the image exactly (tiles).
 //   max     y = largest element of the window, arg = its pixel iy * w + ix, the first on ties; NaN wins
 //   pick    y = x at arg: the adjoint of unmax
 //   unmax   dx = sum of dy over the windows whose largest element this is; every pixel looks for its windows
-//   avg     y = sum over the window / its area (kh * kw, also place it reaches past the image)
+//   avg     y = sum over the window / its area (window: kh * kw, also where it reaches past the
+//           image; adaptive and inside: its pixels)
 //   unavg   dx = sum of dy / area over the windows that hold the pixel
 #import divide
 
 #kernel max_$U_$M : U in 1 4, M in window adaptive
-#kernel avg_$U_$M : U in 1 4, M in window adaptive
+#kernel avg_$U_$M : U in 1 4, M in window adaptive inside
 #kernel unmax_$U_$M : U in 1 4, M in window adaptive tiles
-#kernel unavg_$U_$M : U in 1 4, M in window adaptive tiles
+#kernel unavg_$U_$M : U in 1 4, M in window adaptive inside tiles
 #kernel pick_$U : U in 1 4
 
 struct PoolParams {
@@ -124,7 +126,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         sum += x[base + (iy * p.w + ix) * p.c];
       }
     }
-#if M == adaptive
+#if M == adaptive || M == inside
     y[i] = sum / f32((ys.y - ys.x) * (xs.y - xs.x));
 #else
     y[i] = sum * p.scale;
@@ -159,9 +161,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let o = base + (oy * p.ow + ox) * p.c;
 #if KERNEL == unmax
         sum += select($F(0.0), dy[o], arg[o] == $I(iy * p.w + ix));
-#elif M == adaptive
-        let wy = span(oy, p.h, p.oh, 0u, 0u, 0u);
-        let wx = span(ox, p.w, p.ow, 0u, 0u, 0u);
+#elif M == adaptive || M == inside
+        let wy = span(oy, p.h, p.oh, p.kh, p.sh, p.ph);
+        let wx = span(ox, p.w, p.ow, p.kw, p.sw, p.pw);
         sum += dy[o] / f32((wy.y - wy.x) * (wx.y - wx.x));
 #else
         sum += dy[o] * p.scale;

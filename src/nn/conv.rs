@@ -15,12 +15,14 @@ pub struct ConvOptions {
     pub bias: bool,
     /// First values of the weight; `None` for PyTorch's: uniform in `+-1 / sqrt(fan_in)`.
     pub init: Option<Init>,
+    /// First values of the bias; `None` for the same.
+    pub bias_init: Option<Init>,
 }
 
 impl Default for ConvOptions {
     /// Stride 1, no padding, one group, a bias.
     fn default() -> Self {
-        Self { geometry: Geometry::default(), bias: true, init: None }
+        Self { geometry: Geometry::default(), bias: true, init: None, bias_init: None }
     }
 }
 
@@ -54,6 +56,12 @@ impl ConvOptions {
         Self { init: Some(init), ..self }
     }
 
+    /// With a bias that starts at zero.
+    #[must_use]
+    pub fn zero_bias(self) -> Self {
+        Self { bias_init: Some(Init::Zeros), ..self }
+    }
+
     /// As torchvision's ResNets: normal with variance `2 / fan_out`.
     #[must_use]
     pub fn kaiming(self) -> Self {
@@ -61,7 +69,7 @@ impl ConvOptions {
     }
 }
 
-/// Convolution: parameters `weight` `[out, kernel, kernel, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
+/// Convolution: parameters `weight` `[out, rows, columns, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     name: String,
@@ -73,14 +81,25 @@ pub struct Conv2d {
 impl Conv2d {
     /// A layer with a square kernel in this scope.
     pub fn new(scope: &mut Scope<'_>, inputs: usize, outputs: usize, kernel: usize, options: ConvOptions) -> Self {
+        Self::rect(scope, inputs, outputs, [kernel; 2], options)
+    }
+
+    /// A layer with a kernel of this many rows and columns.
+    pub fn rect(
+        scope: &mut Scope<'_>,
+        inputs: usize,
+        outputs: usize,
+        [rows, columns]: [usize; 2],
+        options: ConvOptions,
+    ) -> Self {
         // Groups that do not divide the channels are an error of the first forward pass, which names the shapes.
         let per_group = inputs / options.geometry.groups.max(1);
-        let fan_in = Init::FanIn(kernel * kernel * per_group);
-        let shape = [outputs, kernel, kernel, per_group];
+        let fan_in = Init::FanIn(rows * columns * per_group);
+        let shape = [outputs, rows, columns, per_group];
         Self {
             name: scope.name().to_string(),
             weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
-            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
             geometry: options.geometry,
         }
     }
@@ -137,7 +156,7 @@ impl ConvTranspose2d {
         Self {
             name: scope.name().to_string(),
             weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
-            bias: options.bias.then(|| scope.param("bias", &[outputs], fan_in)),
+            bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
             geometry: options.geometry,
             output_padding,
         }

@@ -170,6 +170,20 @@ impl Tensor {
         self.avg_windows("avg_pool2d", pool.plan("avg_pool2d", self)?)
     }
 
+    /// Mean of every window of `[N, H, W, C]` images over those of its pixels that lie on the image: padding decides where
+    /// windows lie and counts for nothing (PyTorch's `count_include_pad=False`).
+    ///
+    /// # Errors
+    /// As [`Tensor::max_pool2d`].
+    pub fn avg_pool2d_inside(&self, pool: Pool2d) -> Result<Tensor> {
+        let mut p = pool.plan("avg_pool2d_inside", self)?;
+        // Without padding the two averages are one.
+        if pool.padding != [0, 0] {
+            p.windows = Windows::Inside(pool.kernel, pool.stride, pool.padding);
+        }
+        self.avg_windows("avg_pool2d_inside", p)
+    }
+
     /// Means of `oh x ow` windows that cover `[N, H, W, C]` images: window `o` of `n` over `size` pixels goes from
     /// `floor(o size / n)` to `ceil((o + 1) size / n)`.
     ///

@@ -14,6 +14,7 @@ fn windows_by_hand() {
     close(&max_pool2d(&x, &padded).0, &array(&[1, 2, 2, 1], &[1.0, 3.0, 7.0, 9.0]), 0.0);
     assert_eq!(max_pool2d(&x, &padded).1, indices(&[1, 2, 2, 1], &[0, 2, 6, 4]));
     close(&avg_pool2d(&x, &padded), &array(&[1, 2, 2, 1], &[0.25, 1.25, 2.75, 7.25]), 0.0);
+    close(&avg_pool2d_inside(&x, &padded), &array(&[1, 2, 2, 1], &[1.0, 2.5, 5.5, 7.25]), 0.0);
 }
 
 #[test]

@@ -51,6 +51,12 @@ pub fn cases() -> Vec<Case> {
             move |t| t[0].avg_pool2d(p),
             move |a| oracle::avg_pool2d(&a[0], &same(p)),
         ));
+        cases.push(Case::new(
+            format!("pool/avg_inside_{name}"),
+            vec![rand(shape)],
+            move |t| t[0].avg_pool2d_inside(p),
+            move |a| oracle::avg_pool2d_inside(&a[0], &same(p)),
+        ));
     }
     let rows: [(&[usize], usize, usize); 8] = [
         (&[2, 4, 4, 4], 2, 2),

@@ -1,5 +1,6 @@
 //! `shadegrad papers`: what there is and what was measured; writes docs/papers.md.
 
+mod report;
 mod results;
 mod run;
 mod text;
@@ -15,6 +16,7 @@ use shadegrad_models::papers::{Paper, all};
 use crate::report::{duration, say, thousands};
 use results::Stored;
 pub use run::{Args as RunArgs, run as run_recipe};
+pub use text::columns;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -9,13 +9,15 @@ use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shadegrad::data::{self, DataPair, OpenOptions};
 use shadegrad::{Gpu, did_you_mean};
-use shadegrad_models::papers::{self, Context, Outcome, Paper, Preset, Watch};
+use shadegrad_models::papers::{self, Context, Outcome, Paper, Preset, Watch, data_name};
 
 use super::results::Stored;
-use super::text;
+use super::{report, text};
 use crate::devices;
 use crate::failure::usage;
+use crate::folder::write;
 use crate::report::{duration, say};
+use crate::runs::REPORT;
 use crate::train::new_run;
 
 /// The file of a run that `shadegrad papers --record` takes.
@@ -138,34 +140,34 @@ fn one(gpu: &Gpu, paper: &Paper, args: &Args, pair: Option<DataPair>, out: &Path
     let began = Instant::now();
     let outcome = paper.run(&mut context)?;
     let seconds = began.elapsed().as_secs_f64();
-    let (name, seeds) = (context.pair().train.name, context.seeds.clone());
+    let (pair, seeds) = (context.pair(), context.seeds.clone());
     shower.finish();
     show(&outcome, seconds);
-    let stored = Stored::new(paper, args.preset, &name, &seeds, gpu, seconds, outcome);
-    let path = out.join(RESULTS);
-    fs::write(&path, stored.to_json()?).with_context(|| path.display().to_string())?;
-    say(format!("results: {}", path.display()));
+    let stored = Stored::new(paper, args.preset, data_name(&pair), &seeds, gpu, seconds, outcome);
+    write(&out.join(RESULTS), stored.to_json()?.as_bytes())?;
+    report::write(out, paper, &stored, gpu)?;
+    say(format!("results: {}; report: {}", out.join(RESULTS).display(), out.join(REPORT).display()));
     Ok(())
 }
 
 fn show(outcome: &Outcome, seconds: f64) {
-    say(format!("\n{}\n{}\n", outcome.data, outcome.setting));
-    say(text::columns(&text::arms(outcome)));
-    for comparison in &outcome.comparisons {
-        say(format!("{} ({})", comparison.claim, comparison.metric));
-        match outcome.judge(comparison) {
-            Some(finding) => say(format!("  {}", text::verdict(&finding))),
-            None => say("  not measured in this run"),
-        }
-    }
+    say(format!("\n{}\n{}\n\n{}", outcome.data, outcome.setting, text::columns(&text::arms(outcome))));
     if !outcome.comparisons.is_empty() {
-        say(format!("\n{}", text::columns(&text::comparisons(outcome))));
+        let mut table = text::comparisons(outcome);
+        table.iter_mut().for_each(|row| row.truncate(VERDICT));
+        say(text::columns(&table));
+    }
+    for line in text::verdicts(outcome) {
+        say(line);
     }
     for note in &outcome.notes {
         say(format!("note: {note}"));
     }
     say(format!("done in {}", duration(seconds)));
 }
+
+/// The column of [`text::comparisons`] that stands in lines of its own on a terminal.
+const VERDICT: usize = 6;
 
 /// A bar on a terminal, a line now and then elsewhere.
 struct Shower {

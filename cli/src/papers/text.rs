@@ -23,7 +23,7 @@ fn difference(metric: &Metric, finding: &Finding) -> String {
 }
 
 /// What a verdict means, with its grounds.
-pub fn verdict(finding: &Finding) -> String {
+fn verdict(finding: &Finding) -> String {
     match finding.verdict {
         Verdict::Shown => format!("shown, by more than two standard errors over {} seeds", finding.seeds),
         Verdict::Undecided => format!("not decided: within two standard errors over {} seeds", finding.seeds),
@@ -49,6 +49,12 @@ pub fn arms(outcome: &Outcome) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
+}
+
+/// Every statement with what the runs say about it, a line each.
+pub fn verdicts(outcome: &Outcome) -> Vec<String> {
+    let say = |c: &Comparison| outcome.judge(c).map_or("not measured in this run".into(), |f| verdict(&f));
+    outcome.comparisons.iter().map(|c| format!("{} ({}): {}", c.claim, c.metric, say(c))).collect()
 }
 
 /// Header and rows: every comparison with both figures, the difference, the paper's figure and the verdict.

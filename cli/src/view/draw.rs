@@ -147,7 +147,8 @@ impl Drawing {
 
     /// As an element for a page that has the rules of [`css`].
     pub fn inline_svg(&self) -> String {
-        self.svg("", "")
+        // Letters of all drawings of a page are about as large.
+        self.svg(&format!(" style=\"max-width:{:.0}px\"", 1.2 * self.width), "")
     }
 
     /// As a file of its own: with its rules, in a light and a dark version chosen by the viewer.

@@ -69,13 +69,13 @@ pre{padding:.7rem .9rem;background:#f4f6f8;overflow-x:auto;font:13px/1.45 ui-mon
 th,td{padding:.25rem .8rem .25rem 0;text-align:left;border-bottom:1px solid #d8dee4;vertical-align:top}\
 th{font-weight:600}.n{text-align:right}\
 .row{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,28rem),1fr));gap:1rem}\
-.row svg{width:100%;height:auto;max-width:44rem}\
+.row svg{width:100%;height:auto}\
 .pictures{display:flex;flex-wrap:wrap;gap:.7rem}\
 figure{margin:0;max-width:100%}figure img{display:block;max-width:100%;image-rendering:pixelated}\
 figcaption{font-size:12px;line-height:1.3;margin-top:.2rem;white-space:pre-line;color:#57606a}\
 @media(prefers-color-scheme:dark){body{background:#14171c;color:#e6e9ee}.notice,pre{background:#1e232b}\
 th,td{border-color:#333a44}figcaption{color:#9aa4b0}}\
-@media print{.row svg{max-width:20rem}}";
+@media print{.row{grid-template-columns:1fr 1fr}}";
 
 /// One HTML file of `sections` under a title: styles, drawings and pictures are in it, so that it opens from disk, by
 /// mail or from an archive alike. It has no scripts and asks for nothing over the network.
@@ -173,7 +173,7 @@ fn write_table(out: &mut String, table: &Table) {
 }
 
 /// Small pictures are shown at least this wide.
-const SMALL: usize = 72;
+const SMALL: usize = 96;
 
 fn write_picture(out: &mut String, picture: &Picture) {
     let title = escape(&picture.title);

@@ -1,7 +1,7 @@
 //! Pixels: drawings as pictures, pictures as PNG files, and grids of pictures.
 
 use anyhow::{Context as _, Result, ensure};
-use image::codecs::png::PngEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
@@ -23,7 +23,7 @@ pub fn png(p: &Picture) -> Result<Vec<u8>> {
         p.height
     );
     let mut out = Vec::new();
-    PngEncoder::new(&mut out)
+    PngEncoder::new_with_quality(&mut out, CompressionType::Default, FilterType::Adaptive)
         .write_image(&p.rgb, u32::try_from(p.width)?, u32::try_from(p.height)?, ExtendedColorType::Rgb8)
         .with_context(|| format!("picture `{}`", p.title))?;
     Ok(out)

@@ -203,12 +203,18 @@ fn first(data: &Dataset, n: usize) -> Result<Dataset> {
     }
 }
 
-/// `CIFAR-10: 5,000 training and 2,000 test pictures of 32x32x3`, for [`Outcome::data`].
+/// What a data set is called, such as `CIFAR-10` or `digits`: the name of its training part without the part.
+pub fn data_name(pair: &DataPair) -> &str {
+    let name = &pair.train.name;
+    name.strip_suffix(" train").unwrap_or(name)
+}
+
+/// `CIFAR-10: 5000 training and 2000 test pictures of 32x32x3`, for [`Outcome::data`].
 pub fn describe(pair: &DataPair) -> String {
     let t = &pair.train;
     format!(
         "{}: {} training and {} test pictures of {}x{}x{}",
-        t.name,
+        data_name(pair),
         t.len(),
         pair.test.len(),
         t.height,

@@ -27,7 +27,7 @@ mod planned;
 pub mod shared;
 
 pub use classify::{Plan, Trained, classify, train_on};
-pub use frame::{Context, Paper, Preset, Silent, Watch, describe};
+pub use frame::{Context, Paper, Preset, Silent, Watch, data_name, describe};
 pub use outcome::{
     Arm, Better, Chart, Comparison, Curves, Expect, Finding, Metric, Outcome, Picture, Role, Run, Series, Style,
     Verdict,
@@ -47,10 +47,12 @@ macro_rules! papers {
 papers! {
     coswin
     crrelu
+    eeea_net
     g2gnet
     hard_samples
     iir_snn
     randaugment
+    spectformer
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.

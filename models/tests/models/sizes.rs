@@ -31,6 +31,12 @@ fn parameter_counts_are_the_published_ones() {
         ("vit_tiny", imagenet, 5_717_416),
         ("vit_small", imagenet, 22_050_664),
         ("vit_base", imagenet, 86_567_656),
+        // Patro et al. 2023, from their training logs: T, XS, S, B; and the hierarchical S without token labels.
+        ("spectformer_t", imagenet, 9_158_376),
+        ("spectformer_xs", imagenet, 20_028_520),
+        ("spectformer_s", imagenet, 32_449_768),
+        ("spectformer_b", imagenet, 57_159_656),
+        ("spectformer_h_s", imagenet, 21_777_928),
         // LeNet-5: 156 + 2416 + 48120 + 10164 + 850.
         ("lenet", grey, 61_706),
         ("resnet18", cifar100, 11_220_132),

@@ -61,6 +61,16 @@ pub fn avg_pool2d(x: &A, p: &Pool) -> A {
     })
 }
 
+/// Sum of every window divided by the number of its pixels that lie on the image.
+pub fn avg_pool2d_inside(x: &A, p: &Pool) -> A {
+    let [n, height, width, c] = dims(x.shape());
+    build(&[n, p.output(0, height), p.output(1, width), c], |i| {
+        let (rows, columns) = (p.window(0, i[1], height), p.window(1, i[2], width));
+        let count = rows.len() * columns.len();
+        window_sum(x, i[0], rows, columns, i[3]) / count as f64
+    })
+}
+
 /// Mean of each of `oh x ow` windows that cover the image: `[N, oh, ow, C]`.
 pub fn adaptive_avg_pool2d(x: &A, oh: usize, ow: usize) -> A {
     let [n, height, width, c] = dims(x.shape());

@@ -232,7 +232,7 @@ fn declare(scope: &mut Scope<'_>, layer: &Layer, table: &Table) -> Result<(Weigh
     };
     let weights = match (layer, entry.shape.as_slice()) {
         (Layer::Conv(conv), &[outputs, rows, columns, per_group]) if rows == columns => {
-            let options = ConvOptions { geometry: conv.geometry(), bias: true, init: Some(Init::Zeros) };
+            let options = ConvOptions { geometry: conv.geometry(), init: Some(Init::Zeros), ..ConvOptions::default() };
             Weights::Conv(Conv2d::new(scope, per_group * conv.geometry().groups, outputs, rows, options))
         }
         (Layer::Linear(_), &[outputs, inputs]) => {
