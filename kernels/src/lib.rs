@@ -45,6 +45,7 @@ pub mod scan;
 pub mod softmax;
 pub mod sparse;
 pub mod spiking;
+pub mod window;
 
 pub use adapter::{AdapterDescription, Caps, Class, Disabled, Options};
 pub use error::GpuError;

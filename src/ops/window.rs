@@ -2,7 +2,9 @@
 //! attention with a relative position bias and shifted windows straight from the map of queries, keys and values.
 
 use shadegrad_kernels::Gpu;
+use shadegrad_kernels::window as k;
 
+use crate::autograd::composite_grads;
 use crate::error::{Error, Result};
 use crate::ops::Attention;
 use crate::tensor::{DType, Tensor};
@@ -157,13 +159,17 @@ impl Tensor {
     /// With a shift, the map is as if moved up and left by it around the edges, and back afterwards; a token sees the
     /// tokens of its window that lie in the same part of the map.
     ///
+    /// One kernel forward and one backward (and two small ones for the table's gradient) where a head has 8, 12, 16, 24 or
+    /// 32 channels and a window at most 64 tokens; otherwise, and for gradients that are to be differentiated again, windows
+    /// are copied out and back.
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn window_attention(&self, table: Option<&Tensor>, windows: Windows) -> Result<Tensor> {
         const OP: &str = "window_attention";
-        let Windows { heads, window: m, shift, .. } = windows;
+        let Windows { heads, window: m, shift, scale } = windows;
         self.want(OP, DType::F32)?;
-        let [_, h, w, c3] = sides(OP, self, m)?;
+        let [b, h, w, c3] = sides(OP, self, m)?;
         check_shift(OP, [h, w], m, shift)?;
         if heads == 0 || !c3.is_multiple_of(3 * heads) {
             return Err(Error::shape(
@@ -187,7 +193,45 @@ impl Tensor {
                 ));
             }
         }
-        composed(self, table, windows)
+        let gpu = self.gpu();
+        let depth = c3 / 3 / heads;
+        let scale = scale.unwrap_or(1.0 / (depth.max(1) as f32).sqrt());
+        let all = k::Windows { batch: b, size: [h, w], heads, depth, side: m, shift, scale };
+        if self.numel() == 0 || !all.have_kernels(gpu) {
+            return composed(self, table, windows);
+        }
+        let y = Tensor::empty(gpu, &[b, h, w, c3 / 3], DType::F32, OP)?;
+        k::forward(gpu, (self.storage(), table.map(Tensor::storage)), &all, y.storage())?;
+        let inputs: Vec<&Tensor> = [Some(self), table].into_iter().flatten().collect();
+        let owned: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+        Ok(y.record(OP, &inputs, move |ctx, grad| {
+            if ctx.create_graph() {
+                return composite_grads(ctx, &owned, grad, |xs| composed(&xs[0], xs.get(1), windows));
+            }
+            let gpu = grad.gpu();
+            let (qkv, table) = (&owned[0], owned.get(1));
+            let dqkv = Tensor::empty(gpu, qkv.shape(), DType::F32, OP)?;
+            let sums = match table {
+                Some(_) if ctx.needs(1) => {
+                    Some(Tensor::empty(gpu, &[all.parts(gpu), heads * m.pow(4)], DType::F32, OP)?)
+                }
+                _ => None,
+            };
+            let reads = (qkv.storage(), table.map(Tensor::storage), grad.storage());
+            k::backward(gpu, reads, &all, (dqkv.storage(), sums.as_ref().map(Tensor::storage)))?;
+            let mut grads = vec![Some(dqkv)];
+            if let Some(table) = table {
+                grads.push(match sums {
+                    Some(parts) => {
+                        let dtable = Tensor::empty(gpu, table.shape(), DType::F32, OP)?;
+                        k::table_grad(gpu, parts.sum(&[0], false)?.storage(), heads, m, dtable.storage())?;
+                        Some(dtable)
+                    }
+                    None => None,
+                });
+            }
+            Ok(grads)
+        }))
     }
 }
 

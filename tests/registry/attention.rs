@@ -1,6 +1,7 @@
 //! Attention: sizes around the tiles, different lengths, bias and masks of every broadcast, causal, hidden rows.
 
 use shadegrad::Attention;
+use shadegrad::window::Windows;
 
 use crate::case::{Case, Input, fixed, rand};
 use crate::oracle::attention as o;
@@ -55,6 +56,67 @@ impl Row {
     }
 }
 
+/// One case of attention within windows: images, height, width, heads, channels of a head; side and shift of the windows.
+struct InWindows {
+    name: &'static str,
+    sizes: [usize; 5],
+    window: [usize; 2],
+    table: bool,
+    scale: Option<f32>,
+}
+
+impl InWindows {
+    fn case(self) -> Case {
+        let Self { name, sizes: [b, h, w, heads, d], window: [m, shift], table, scale } = self;
+        let mut inputs = vec![rand(&[b, h, w, 3 * heads * d])];
+        inputs.extend(table.then(|| rand(&[(2 * m - 1) * (2 * m - 1), heads])));
+        let factor = scale.map_or(1.0 / (d as f64).sqrt(), f64::from);
+        Case::new(
+            format!("window_attention/{name}_{b}x{h}x{w}x{heads}x{d}_{m}_{shift}"),
+            inputs,
+            move |t| t[0].window_attention(t.get(1), Windows { heads, window: m, shift, scale }),
+            move |a| o::windows(&a[0], a.get(1), heads, m, shift, factor),
+        )
+    }
+}
+
+fn in_windows() -> Vec<Case> {
+    let row = |name, sizes, window, table| InWindows { name, sizes, window, table, scale: None };
+    let mut all: Vec<Case> = [
+        // Every depth that has kernels, with windows that the smaller and the larger backward kernels take.
+        row("shift", [1, 4, 4, 2, 8], [2, 1], true),
+        row("plain", [2, 4, 2, 1, 12], [2, 0], false),
+        InWindows { scale: Some(0.4), ..row("scale", [1, 4, 4, 1, 16], [4, 1], true) },
+        row("wide", [1, 2, 4, 2, 24], [2, 1], true),
+        row("wide", [1, 3, 3, 1, 32], [3, 0], true),
+        row("four", [1, 8, 8, 1, 8], [4, 2], true),
+        row("one_token", [1, 2, 3, 1, 8], [1, 0], true),
+        row("seven", [1, 7, 7, 1, 8], [7, 3], true),
+        row("five", [1, 5, 5, 1, 32], [5, 2], true),
+        row("five", [1, 5, 5, 1, 24], [5, 0], false),
+        row("five", [1, 5, 5, 1, 16], [5, 1], true),
+        row("five", [1, 5, 5, 1, 12], [5, 4], true),
+        // More windows than parts, which they do not divide.
+        row("many", [3, 8, 8, 1, 8], [2, 1], true),
+        // Without kernels of their own.
+        row("odd", [1, 4, 4, 2, 5], [2, 1], true),
+        row("odd", [2, 3, 3, 1, 3], [3, 0], false),
+    ]
+    .map(InWindows::case)
+    .into();
+    for (sizes, window, table) in [
+        ([2, 16, 16, 3, 32], [4, 2], true),
+        ([1, 16, 8, 2, 24], [8, 3], true),
+        ([1, 14, 14, 2, 32], [7, 3], true),
+        ([5, 12, 12, 2, 16], [4, 2], false),
+        ([1, 9, 9, 1, 8], [9, 4], true),
+        ([0, 4, 4, 1, 8], [2, 1], true),
+    ] {
+        all.push(row("large", sizes, window, table).case().grad(false));
+    }
+    all
+}
+
 pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = [
         PLAIN,
@@ -95,5 +157,6 @@ pub fn cases() -> Vec<Case> {
     ] {
         all.push(Row { name: "large", sizes, bias, mask, causal, scale: None }.case().grad(false));
     }
+    all.extend(in_windows());
     all
 }

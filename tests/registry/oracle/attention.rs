@@ -31,3 +31,38 @@ pub fn sdpa(q: &A, k: &A, v: &A, bias: Option<&A>, mask: Option<&A>, causal: boo
     }
     out
 }
+
+/// Attention within windows of side `m` of a map `qkv [B, H, W, 3 heads D]` (channels `[3][heads][D]`) -> `[B, H, W, heads D]`.
+///
+/// Windows begin at row and column `shift` and go around the edges; a token sees those of its window that lie on the same
+/// side of both edges. `table [(2 m - 1)^2, heads]` holds the bias by relative place.
+pub fn windows(qkv: &A, table: Option<&A>, heads: usize, m: usize, shift: usize, scale: f64) -> A {
+    let [b, h, w, c3] = dims(qkv.shape());
+    let d = c3 / 3 / heads;
+    // Of a coordinate: its window, its place in it, and whether it came around the edge.
+    let of = |i: usize, len: usize| {
+        let moved = (i + len - shift) % len;
+        (moved / m, moved % m, i < shift)
+    };
+    let mut out = A::zeros(&[b, h, w, heads * d][..]);
+    for (b, y, x, head) in ndarray::indices((b, h, w, heads)) {
+        let (row, column) = (of(y, h), of(x, w));
+        let at = |y: usize, x: usize, part: usize, i: usize| qkv[[b, y, x, (part * heads + head) * d + i]];
+        let mut keys = Vec::new();
+        for (ky, kx) in ndarray::indices((h, w)) {
+            let (krow, kcolumn) = (of(ky, h), of(kx, w));
+            if (krow.0, krow.2, kcolumn.0, kcolumn.2) == (row.0, row.2, column.0, column.2) {
+                let place = (row.1 + m - 1 - krow.1) * (2 * m - 1) + column.1 + m - 1 - kcolumn.1;
+                let dot: f64 = (0..d).map(|i| at(y, x, 0, i) * at(ky, kx, 1, i)).sum();
+                keys.push((ky, kx, scale * dot + table.map_or(0.0, |t| t[[place, head]])));
+            }
+        }
+        let top = keys.iter().fold(f64::NEG_INFINITY, |top, key| top.max(key.2));
+        let total: f64 = keys.iter().map(|key| (key.2 - top).exp()).sum();
+        for (ky, kx, score) in keys {
+            let p = (score - top).exp() / total;
+            (0..d).for_each(|i| out[[b, y, x, head * d + i]] += p * at(ky, kx, 2, i));
+        }
+    }
+    out
+}

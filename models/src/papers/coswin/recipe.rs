@@ -44,8 +44,8 @@ fn size(context: &Context, spec: &Spec) -> Size {
     }
     if context.has_data() {
         let config = SwinConfig { patch: 4, embed: 24, depths: vec![2, 2], heads: vec![2, 4], ..base };
-        let plan = Plan { smoothing: 0.1, crop_flip: true, ..plan(10, 32, 1e-3) };
-        return Size { train: 2500, test: 1000, config, wide: 44, plan, mixes: false };
+        let plan = Plan { smoothing: 0.1, crop_flip: true, ..plan(8, 32, 1e-3) };
+        return Size { train: 2000, test: 1000, config, wide: 44, plan, mixes: false };
     }
     let config = SwinConfig { patch: 1, embed: 16, depths: vec![2, 2], heads: vec![1, 2], ..base };
     let smoke = context.preset == Preset::Smoke;
@@ -180,8 +180,7 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
              random erasing besides.",
         ),
         _ if context.has_data() => outcome.note(
-            "Chosen for a processor: 2,500 pictures, 10 epochs, batches of 32 (as many steps as 5,000 pictures, 12 epochs and \
-             batches of 64), crops and mirror images only.",
+            "Chosen for a processor: 2,000 pictures, 8 epochs, batches of 32; crops and mirror images only.",
         ),
         _ => outcome.note("On the digits, without augmentation: a check that the parts work together."),
     }
