@@ -189,6 +189,34 @@ impl Dataset {
         self.subset(&loader::first_per_class(&self.labels, self.classes.len(), n)?)
     }
 
+    /// The pictures at a `by`-th of their height and width: means of squares of `by` x `by` pixels, rounded. Pixels that
+    /// do not fill a square are left out.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when `by` is 0 or larger than a picture.
+    pub fn shrink(&self, by: usize) -> Result<Self> {
+        let (h, w, c) = (self.height / by.max(1), self.width / by.max(1), self.channels);
+        if by == 0 || h == 0 || w == 0 {
+            return Err(Error::value(
+                "Dataset::shrink",
+                format!("pictures of {}x{} by {by}; shrink by 1 up to the shorter side", self.height, self.width),
+            ));
+        }
+        let area = by * by;
+        let mut images = Vec::with_capacity(self.len() * h * w * c);
+        for picture in self.images.chunks_exact(self.image_len()) {
+            for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                images.extend((0..c).map(|k| {
+                    let at = |i: usize| ((y * by + i / by) * self.width + x * by + i % by) * c + k;
+                    let sum: usize = (0..area).map(|i| usize::from(picture[at(i)])).sum();
+                    ((sum + area / 2) / area) as u8
+                }));
+            }
+        }
+        let (labels, classes) = (self.labels.clone(), self.classes.clone());
+        Ok(Self { name: self.name.clone(), images, labels, classes, height: h, width: w, channels: c })
+    }
+
     /// Cuts the set in order: the first `n` pictures and the rest.
     ///
     /// # Errors
@@ -243,6 +271,14 @@ impl Dataset {
 }
 
 impl DataPair {
+    /// Both parts through [`Dataset::shrink`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn shrink(&self, by: usize) -> Result<Self> {
+        Ok(Self { train: self.train.shrink(by)?, test: self.test.shrink(by)? })
+    }
+
     /// A pair, checked to have one picture size and one list of classes.
     ///
     /// # Errors
@@ -277,6 +313,17 @@ mod tests {
         let images = (0..6 * 4).collect();
         let classes = vec!["a".into(), "b".into(), "c".into()];
         Dataset::new("small", images, vec![0, 1, 2, 0, 1, 2], [2, 1, 2], classes).unwrap()
+    }
+
+    #[test]
+    fn pictures_shrink_by_means() {
+        let images = vec![1, 2, 90, 3, 5, 91, 10, 11, 92, 12, 13, 93, 7, 7, 7];
+        let data = Dataset::new("t", images, vec![0], [5, 3, 1], vec!["a".into()]).unwrap();
+        let half = data.shrink(2).unwrap();
+        // (1 + 2 + 3 + 5 + 2) / 4 and (10 + 11 + 12 + 13 + 2) / 4; the last row and column fill no square.
+        assert_eq!((half.height, half.width, half.images), (2, 1, vec![3, 12]));
+        assert_eq!(data.shrink(1).unwrap(), data);
+        assert!(data.shrink(0).is_err() && data.shrink(4).unwrap_err().to_string().contains("5x3"));
     }
 
     #[test]

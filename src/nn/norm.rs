@@ -111,22 +111,37 @@ impl BatchNorm2d {
         match self.affine {
             Some(Affine(gamma, beta)) if !cx.is_watched() && cx.stats() != Stats::Running => {
                 let out = x.batch_norm_relu(Some(cx.param(gamma)), Some(cx.param(beta)), self.eps)?;
-                self.follow(cx, x, &out.mean, &out.var)?;
+                self.follow_batch(cx, x, &out.mean, &out.var)?;
                 Ok(out.y)
             }
             _ => self.forward(cx, x)?.relu(),
         }
     }
 
-    /// Moves the running statistics, in training.
-    fn follow(&self, cx: &Cx, x: &Tensor, mean: &Tensor, var: &Tensor) -> Result<()> {
+    /// Moves the running statistics by those of the batch `x`, in training.
+    fn follow_batch(&self, cx: &Cx, x: &Tensor, mean: &Tensor, var: &Tensor) -> Result<()> {
         let channels = mean.numel();
         if cx.stats() != Stats::Update || channels == 0 {
             return Ok(());
         }
-        let (batch, running) = ((mean.storage(), var.storage()), (cx.buffer(self.mean), cx.buffer(self.var)));
-        let running = (running.0.storage(), running.1.storage());
-        Ok(update_running(x.gpu(), batch, running, self.momentum, x.numel() / channels, channels)?)
+        self.follow(cx, (mean, var), x.numel() / channels, self.momentum)
+    }
+
+    /// Moves the running statistics towards `mean` and the biased `var`, both `[channels]` and taken over `count` elements,
+    /// by the share `momentum`.
+    pub(super) fn follow(&self, cx: &Cx, (mean, var): (&Tensor, &Tensor), count: usize, momentum: f32) -> Result<()> {
+        let running = (cx.buffer(self.mean).storage(), cx.buffer(self.var).storage());
+        Ok(update_running(mean.gpu(), (mean.storage(), var.storage()), running, momentum, count, mean.numel())?)
+    }
+
+    /// The share of a batch in the running statistics.
+    pub(super) fn share(&self) -> f32 {
+        self.momentum
+    }
+
+    /// The layer's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -139,7 +154,7 @@ impl Module for BatchNorm2d {
         } else {
             let with = |g: Option<&Tensor>, b: Option<&Tensor>| {
                 let out = x.batch_norm(g, b, self.eps)?;
-                self.follow(cx, x, &out.mean, &out.var)?;
+                self.follow_batch(cx, x, &out.mean, &out.var)?;
                 Ok(out.y)
             };
             Affine::run(self.affine, cx, with, || Ok(x.detach().batch_norm(None, None, self.eps)?.y))?

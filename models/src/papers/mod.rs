@@ -53,6 +53,7 @@ papers! {
     iir_snn
     randaugment
     spectformer
+    train_longer
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.

@@ -1,7 +1,6 @@
 //! The paper's procedure against conversion alone and against training at one timestep from the start.
 
 use shadegrad::augment::Augment;
-use shadegrad::data::{DataPair, Dataset};
 use shadegrad::nn::{Arena, Builder, Cx};
 use shadegrad::optim::{Optimizer, Rule, schedule};
 use shadegrad::train::{EpochEnd, FitOptions, Flow, Hooks, Images, Progress, Trainer, evaluate};
@@ -110,7 +109,7 @@ struct Bench<'a> {
 pub fn run(context: &mut Context) -> Result<Outcome> {
     let sizes = Sizes::of(context.preset)?;
     let pair = context.subset(sizes.train, sizes.test)?;
-    let pair = if context.preset == Preset::Small && pair.train.height >= 32 { halved(&pair)? } else { pair };
+    let pair = if context.preset == Preset::Small && pair.train.height >= 32 { pair.shrink(2)? } else { pair };
     let mut outcome = Outcome::new(
         describe(&pair),
         format!(
@@ -292,23 +291,6 @@ impl Hooks for Follow<'_, '_> {
 fn range(values: &[f32]) -> String {
     let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
     format!("{low:.3} to {high:.3}")
-}
-
-/// Both sets at half the resolution: means of 2 x 2 pixels, rounded.
-fn halved(pair: &DataPair) -> Result<DataPair> {
-    let half = |data: &Dataset| {
-        let (h, w, c) = (data.height / 2, data.width / 2, data.channels);
-        let mut images = Vec::with_capacity(data.images.len() / 4);
-        for picture in data.images.chunks_exact(data.image_len()) {
-            let at = |y: usize, x: usize, k: usize| u16::from(picture[(y * data.width + x) * c + k]);
-            for (y, x, k) in (0..h).flat_map(|y| (0..w).flat_map(move |x| (0..c).map(move |k| (2 * y, 2 * x, k)))) {
-                let sum = at(y, x, k) + at(y, x + 1, k) + at(y + 1, x, k) + at(y + 1, x + 1, k);
-                images.push(((sum + 2) / 4) as u8);
-            }
-        }
-        Dataset::new(data.name.clone(), images, data.labels.clone(), [h, w, c], data.classes.clone())
-    };
-    DataPair::new(half(&pair.train)?, half(&pair.test)?)
 }
 
 fn compare(outcome: &mut Outcome) {

@@ -1,0 +1,263 @@
+//! Large batches that generalise like small ones: Hoffer, Hubara and Soudry, "Train longer, generalize better: closing the
+//! generalization gap in large batch training of neural networks", NeurIPS 2017, arXiv 1705.08741.
+//!
+//! A large batch at as many epochs generalises worse because it makes fewer updates. The remedies here: rates scaled by the
+//! square root of the ratio of the batches ([`LargeBatch::rate_factor`]) with clipped gradients, ghost batch
+//! normalisation ([`shadegrad::nn::GhostBatchNorm`], or [`LargeBatch::step`], which runs any model on ghost batches), as
+//! many updates as with small batches ([`LargeBatch::adapt`]), and noise on the samples' gradients. [`DistanceProbe`]
+//! measures how far the weights move, which grows with the logarithm of the updates.
+//!
+//! On a model and data of one's own:
+//!
+//! ```no_run
+//! # use shadegrad::{Gpu, Options, Result, data::digits, nn::{Arena, Builder}, optim::{Optimizer, Rule}, train::Images};
+//! # use shadegrad_models::{Spec, create};
+//! use shadegrad::data::Sampler;
+//! use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule, Regime};
+//! # fn main() -> Result<()> {
+//! # let gpu = Gpu::new(Options::from_env()?)?;
+//! # let pair = digits();
+//! # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+//! let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
+//! let mut names = Builder::new();
+//! let model = create("cnn", &mut names.root(), &spec)?;
+//! let arena = Arena::new(&gpu, &names, 0)?;
+//!
+//! // Small batches of 32 were trained with rate 0.1, a tenth of it from epoch 20 on, for 30 epochs.
+//! let large = LargeBatch::new(LargeBatchConfig {
+//!     small_batch: 32,
+//!     batch: 512,
+//!     lr_rule: LrRule::Sqrt,
+//!     ghost: Some(32),
+//!     clip: Some(5.0),
+//!     adapt_regime: true,
+//!     gradient_noise: None,
+//! })?;
+//! let regime = large.adapt(&Regime::new(0.1, &[(20, 0.01)], 30)?);
+//! let mut optimizer = large.clipped(Optimizer::new(&arena, Rule::sgd(1e-4))?);
+//! let mut batches = Sampler::new(images.len(), 512)?.seed(0);
+//! let mut step = 0;
+//! for epoch in 0..regime.epochs {
+//!     while let Some(batch) = batches.next_batch() {
+//!         let batch = images.plain(&batch.indices)?;
+//!         large.step(model.as_ref(), &arena, &mut optimizer, &batch, regime.rate(epoch), (0, step))?;
+//!         step += 1;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod diffusion;
+mod recipe;
+#[cfg(test)]
+mod tests;
+
+pub use diffusion::{DistanceProbe, LogFit, Roughness, fit_log, roughness};
+
+use shadegrad::nn::{Arena, Cx, Module};
+use shadegrad::optim::Optimizer;
+use shadegrad::rng::Stream;
+use shadegrad::train::Minibatch;
+use shadegrad::{CrossEntropy, Error, Result, Tensor};
+
+use super::Paper;
+
+/// The paper and its recipe.
+pub const PAPER: Paper = Paper {
+    slug: "train-longer",
+    title: "Train longer, generalize better: closing the generalization gap in large batch training of neural networks",
+    source: "arXiv 1705.08741",
+    claim: "large batches generalise as small ones do with as many updates, scaled rates and ghost batch norm",
+    data: "MNIST",
+    seeds: 3,
+    recipe: Some(recipe::run),
+};
+
+/// Stream of a seed that the noise on gradients is drawn from; the step is added.
+const NOISE: u64 = 0x544c_0000_0000_0000;
+
+/// How the rate follows the batch, with `k` = large batch / small batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LrRule {
+    /// Not at all.
+    None,
+    /// Times the square root of `k`, which keeps the covariance of an update: the paper's.
+    Sqrt,
+    /// Times `k`, which keeps the mean drift of an epoch (Goyal et al., 2017).
+    Linear,
+}
+
+/// Options of [`LargeBatch`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LargeBatchConfig {
+    /// The batch whose training is to be matched.
+    pub small_batch: usize,
+    /// The batch that is trained with.
+    pub batch: usize,
+    /// How the rate follows.
+    pub lr_rule: LrRule,
+    /// Samples of a ghost batch; none if `None`.
+    pub ghost: Option<usize>,
+    /// Largest norm of the gradient; the paper's scripts use 5.
+    pub clip: Option<f32>,
+    /// Whether epochs are stretched so that as many updates are made.
+    pub adapt_regime: bool,
+    /// Variance of the factors, of mean 1, on the samples' losses: an alternative to the higher rate, with `k - 1`.
+    pub gradient_noise: Option<f32>,
+}
+
+/// A schedule of rates by epochs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regime {
+    /// From which epoch on which rate holds; the first entry is for epoch 0.
+    pub rates: Vec<(u64, f32)>,
+    /// Epochs in all.
+    pub epochs: u64,
+}
+
+impl Regime {
+    /// The rate `first`, then others from the given epochs on.
+    ///
+    /// # Errors
+    /// If the epochs do not rise, or a rate is not positive and finite.
+    pub fn new(first: f32, later: &[(u64, f32)], epochs: u64) -> Result<Self> {
+        let rates: Vec<(u64, f32)> = std::iter::once((0, first)).chain(later.iter().copied()).collect();
+        if !rates.windows(2).all(|w| w[0].0 < w[1].0) || !rates.iter().all(|r| r.1 > 0.0 && r.1.is_finite()) {
+            return Err(Error::value("Regime", format!("{rates:?}; give rising epochs and positive rates")));
+        }
+        Ok(Self { rates, epochs })
+    }
+
+    /// The rate of an epoch, from 0.
+    pub fn rate(&self, epoch: u64) -> f32 {
+        self.rates.iter().rev().find(|r| r.0 <= epoch).map_or(0.0, |r| r.1)
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Mean loss over the batch, on the device.
+    pub loss: Tensor,
+    /// Ghost batches the gradient was taken over.
+    pub ghosts: usize,
+}
+
+/// Training with large batches.
+#[derive(Clone, Debug)]
+pub struct LargeBatch {
+    config: LargeBatchConfig,
+}
+
+impl LargeBatch {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// If a batch is 0, the ghost is 0 or larger than the batch, the clip is not positive, or the variance is negative.
+    pub fn new(config: LargeBatchConfig) -> Result<Self> {
+        let LargeBatchConfig { small_batch, batch, ghost, clip, gradient_noise, .. } = config;
+        let wrong = |what: String| Err(Error::value("LargeBatch", what));
+        if small_batch == 0 || batch == 0 {
+            return wrong(format!("batches of {small_batch} and {batch}; give at least 1"));
+        }
+        if let Some(g) = ghost.filter(|&g| g == 0 || g > batch) {
+            return wrong(format!("ghosts of {g} in batches of {batch}; give 1 up to the batch"));
+        }
+        if let Some(c) = clip.filter(|c| !(*c > 0.0)) {
+            return wrong(format!("gradients clipped to {c}; give a positive norm, such as 5"));
+        }
+        if let Some(v) = gradient_noise.filter(|v| !(*v >= 0.0 && v.is_finite())) {
+            return wrong(format!("noise of variance {v}; give 0 or more, such as the ratio of the batches less 1"));
+        }
+        Ok(Self { config })
+    }
+
+    /// `k`, large batch / small batch.
+    pub fn ratio(&self) -> f64 {
+        self.config.batch as f64 / self.config.small_batch as f64
+    }
+
+    /// What every rate is multiplied by.
+    pub fn rate_factor(&self) -> f64 {
+        match self.config.lr_rule {
+            LrRule::None => 1.0,
+            LrRule::Sqrt => self.ratio().sqrt(),
+            LrRule::Linear => self.ratio(),
+        }
+    }
+
+    /// The regime of the small batch for this one: rates scaled, and epochs times `ceil(k)` if the regime is adapted
+    /// (section 5 of the paper).
+    pub fn adapt(&self, regime: &Regime) -> Regime {
+        let stretch = if self.config.adapt_regime { self.ratio().ceil() as u64 } else { 1 };
+        let scaled = |&(epoch, rate): &(u64, f32)| (epoch * stretch, (f64::from(rate) * self.rate_factor()) as f32);
+        Regime { rates: regime.rates.iter().map(scaled).collect(), epochs: regime.epochs * stretch }
+    }
+
+    /// An optimiser that clips as the options say: by the norm of all gradients together.
+    pub fn clipped(&self, optimizer: Optimizer) -> Optimizer {
+        match self.config.clip {
+            Some(max) => optimizer.clip_norm(max),
+            None => optimizer,
+        }
+    }
+
+    /// Where a batch of `samples` is cut: as many pieces as a full batch has, each of equal length but for a shorter last
+    /// one; there may be fewer.
+    pub fn pieces(&self, samples: usize) -> Vec<(usize, usize)> {
+        let count = self.config.ghost.map_or(1, |g| self.config.batch / g).max(1);
+        let len = samples.div_ceil(count).max(1);
+        (0..samples).step_by(len).map(|start| (start, len.min(samples - start))).collect()
+    }
+
+    /// Takes the gradient of the mean cross-entropy ghost by ghost (batch normalisation of any model then sees a ghost at
+    /// a time), divides by the number of ghosts, and updates. `(seed, step)` decides dropout and noise.
+    ///
+    /// # Errors
+    /// Those of the model and the device.
+    pub fn step(
+        &self,
+        model: &dyn Module,
+        arena: &Arena,
+        optimizer: &mut Optimizer,
+        batch: &Minibatch,
+        lr: f32,
+        (seed, step): (u64, u64),
+    ) -> Result<StepReport> {
+        let samples = batch.labels.numel();
+        let noise = self.noise(&batch.images, samples, Stream::new(seed, NOISE + step))?;
+        let pieces = self.pieces(samples);
+        let share = 1.0 / pieces.len().max(1) as f32;
+        arena.zero_grad()?;
+        let mut total: Option<Tensor> = None;
+        let cx = Cx::train(arena).seeded(seed, step);
+        for &(start, len) in &pieces {
+            let logits = model.forward(&cx, &batch.images.narrow(0, start, len)?)?;
+            let noise = noise.as_ref().map(|n| n.narrow(0, start, len)).transpose()?;
+            // A factor on a sample's loss is one on its gradient; the mean is over the samples, not over the factors.
+            let loss = match &noise {
+                Some(z) => {
+                    let none = CrossEntropy { reduction: shadegrad::Reduction::None, ..CrossEntropy::default() };
+                    logits.cross_entropy(&batch.labels.narrow(0, start, len)?, none)?.mul(z)?.mean(&[0], false)?
+                }
+                None => logits.cross_entropy(&batch.labels.narrow(0, start, len)?, CrossEntropy::default())?,
+            };
+            arena.backward_add(&loss, share)?;
+            let part = loss.detach().mul_scalar(len as f32 / samples as f32)?;
+            total = Some(match total {
+                Some(sum) => sum.add(&part)?,
+                None => part,
+            });
+        }
+        optimizer.step(arena, lr)?;
+        let loss = total.ok_or_else(|| Error::value("LargeBatch", "an empty batch"))?;
+        Ok(StepReport { loss, ghosts: pieces.len() })
+    }
+
+    /// The factors on the losses of a batch, if there is noise.
+    fn noise(&self, on: &Tensor, samples: usize, stream: Stream) -> Result<Option<Tensor>> {
+        let Some(variance) = self.config.gradient_noise else { return Ok(None) };
+        Ok(Some(Tensor::normal(on.gpu(), &[samples], stream, 1.0, variance.sqrt())?))
+    }
+}
