@@ -45,9 +45,8 @@ pub struct Lif {
 
 /// Invocations of one workgroup.
 const GROUP: u64 = 64;
-/// Steps whose membranes a backward kernel keeps in registers.
-const REGISTER_STEPS: usize = 16;
-
+/// Steps of one dispatch where a membrane comes in or goes out.
+const PIECE: usize = 8;
 /// Backward kernels that start from no membrane.
 type Without = &'static Kernel<LifParams, 4, 2>;
 
@@ -71,18 +70,41 @@ impl Lif {
         if self.neurons.is_multiple_of(4) { 4 } else { 1 }
     }
 
-    fn params(&self, gx: u32) -> LifParams {
+    /// Of the steps from `first` on, as many as a piece has.
+    fn params(&self, gx: u32, first: usize) -> LifParams {
         let (Surrogate::Linear { gamma: width }
         | Surrogate::Atan { alpha: width }
         | Surrogate::Sigmoid { alpha: width }) = self.surrogate;
         LifParams {
             items: (self.neurons / self.width()) as u32,
             gx,
-            steps: self.steps as u32,
+            first: first as u32,
+            steps: (self.steps - first).min(PIECE) as u32,
             hard: self.hard_reset.into(),
             through: self.through_reset.into(),
             width,
+            ..LifParams::default()
         }
+    }
+
+    /// First steps of the pieces.
+    fn pieces(&self) -> std::iter::StepBy<std::ops::Range<usize>> {
+        (0..self.steps).step_by(PIECE)
+    }
+
+    /// A membrane of zeros, or a copy of one.
+    fn membrane(&self, gpu: &Gpu, start: Option<&Storage>) -> Result<Storage> {
+        let state = gpu.alloc(self.bytes(), "lif membrane")?;
+        match start {
+            Some(start) => gpu.copy(start, 0, &state, 0, self.bytes())?,
+            None => gpu.zero(&state)?,
+        }
+        Ok(state)
+    }
+
+    /// Bytes of one step.
+    fn bytes(&self) -> u64 {
+        self.neurons as u64 * 4
     }
 
     fn grid(&self, gpu: &Gpu) -> Result<([u32; 3], u32)> {
@@ -104,17 +126,19 @@ pub fn forward(
     y: &Storage,
 ) -> Result<()> {
     let (grid, gx) = lif.grid(gpu)?;
-    let params = lif.params(gx);
     let four = lif.width() == 4;
+    if start.is_none() && lif.steps <= PIECE {
+        let kernel = if four { &k::LIF_FORWARD_0_4 } else { &k::LIF_FORWARD_0_1 };
+        return gpu.dispatch(kernel, [x, threshold, leak], [y], lif.params(gx, 0), grid);
+    }
+    let state = lif.membrane(gpu, start)?;
+    let kernel = if four { &k::LIF_FORWARD_1_4 } else { &k::LIF_FORWARD_1_1 };
+    for first in lif.pieces() {
+        gpu.dispatch(kernel, [x, threshold, leak], [y, &state], lif.params(gx, first), grid)?;
+    }
     match start {
-        Some(start) => {
-            let kernel = if four { &k::LIF_FORWARD_1_4 } else { &k::LIF_FORWARD_1_1 };
-            gpu.dispatch(kernel, [x, threshold, leak, start], [y], params, grid)
-        }
-        None => {
-            let kernel = if four { &k::LIF_FORWARD_0_4 } else { &k::LIF_FORWARD_0_1 };
-            gpu.dispatch(kernel, [x, threshold, leak], [y], params, grid)
-        }
+        Some(_) => gpu.copy(&state, 0, y, lif.steps as u64 * lif.bytes(), lif.bytes()),
+        None => Ok(()),
     }
 }
 
@@ -135,53 +159,58 @@ pub fn backward(
 ) -> Result<()> {
     type With = &'static Kernel<LifParams, 5, 3>;
     let (grid, gx) = lif.grid(gpu)?;
-    let params = lif.params(gx);
     // The last row of a folded grid may be longer than needed, and writes too.
     let groups = u64::from(grid[0]) * u64::from(grid[1]);
-    let partial = gpu.alloc(groups * 8, "lif partial sums")?;
+    let sums = groups * lif.pieces().len().max(1) as u64;
+    let partial = gpu.alloc(sums * 8, "lif partial sums")?;
     let four = lif.width() == 4;
-    let registers = usize::from(lif.steps <= REGISTER_STEPS);
     let surrogate = match lif.surrogate {
         Surrogate::Linear { .. } => 0,
         Surrogate::Atan { .. } => 1,
         Surrogate::Sigmoid { .. } => 2,
     };
-    match start {
-        Some((start, dstart)) => {
-            let kernels: [[With; 3]; 2] = if four {
-                [
-                    [&k::LIF_BACKWARD_1_4_0_LINEAR, &k::LIF_BACKWARD_1_4_0_ATAN, &k::LIF_BACKWARD_1_4_0_SIGMOID],
-                    [&k::LIF_BACKWARD_1_4_1_LINEAR, &k::LIF_BACKWARD_1_4_1_ATAN, &k::LIF_BACKWARD_1_4_1_SIGMOID],
-                ]
-            } else {
-                [
-                    [&k::LIF_BACKWARD_1_1_0_LINEAR, &k::LIF_BACKWARD_1_1_0_ATAN, &k::LIF_BACKWARD_1_1_0_SIGMOID],
-                    [&k::LIF_BACKWARD_1_1_1_LINEAR, &k::LIF_BACKWARD_1_1_1_ATAN, &k::LIF_BACKWARD_1_1_1_SIGMOID],
-                ]
-            };
-            let kernel = kernels[registers][surrogate];
-            gpu.dispatch(kernel, [x, threshold, leak, start, dy], [dx, &partial, dstart], params, grid)?;
-        }
-        None => {
-            let kernels: [[Without; 3]; 2] = if four {
-                [
-                    [&k::LIF_BACKWARD_0_4_0_LINEAR, &k::LIF_BACKWARD_0_4_0_ATAN, &k::LIF_BACKWARD_0_4_0_SIGMOID],
-                    [&k::LIF_BACKWARD_0_4_1_LINEAR, &k::LIF_BACKWARD_0_4_1_ATAN, &k::LIF_BACKWARD_0_4_1_SIGMOID],
-                ]
-            } else {
-                [
-                    [&k::LIF_BACKWARD_0_1_0_LINEAR, &k::LIF_BACKWARD_0_1_0_ATAN, &k::LIF_BACKWARD_0_1_0_SIGMOID],
-                    [&k::LIF_BACKWARD_0_1_1_LINEAR, &k::LIF_BACKWARD_0_1_1_ATAN, &k::LIF_BACKWARD_0_1_1_SIGMOID],
-                ]
-            };
-            let kernel = match unrolled(lif.steps).filter(|_| four) {
-                Some(made) => made[surrogate],
-                None => kernels[registers][surrogate],
-            };
-            gpu.dispatch(kernel, [x, threshold, leak, dy], [dx, &partial], params, grid)?;
-        }
+    let sum =
+        |n: u64| gpu.dispatch(&k::LIF_SUM, [&partial], [dthreshold, dleak], LifSumParams { n: n as u32 }, [1, 1, 1]);
+    if start.is_none() && lif.steps <= PIECE {
+        let kernels: [Without; 3] = if four {
+            [&k::LIF_BACKWARD_0_4_LINEAR, &k::LIF_BACKWARD_0_4_ATAN, &k::LIF_BACKWARD_0_4_SIGMOID]
+        } else {
+            [&k::LIF_BACKWARD_0_1_LINEAR, &k::LIF_BACKWARD_0_1_ATAN, &k::LIF_BACKWARD_0_1_SIGMOID]
+        };
+        let kernel = unrolled(lif.steps).filter(|_| four).unwrap_or(kernels)[surrogate];
+        gpu.dispatch(kernel, [x, threshold, leak, dy], [dx, &partial], lif.params(gx, 0), grid)?;
+        return sum(sums);
     }
-    gpu.dispatch(&k::LIF_SUM, [&partial], [dthreshold, dleak], LifSumParams { n: groups as u32 }, [1, 1, 1])
+    // The membranes that the pieces start from, first to last, then the pieces back.
+    let mut starts = vec![lif.membrane(gpu, start.map(|s| s.0))?];
+    let kernel = if four { &k::LIF_MEMBRANE_4 } else { &k::LIF_MEMBRANE_1 };
+    for first in lif.pieces().take(lif.pieces().len().saturating_sub(1)) {
+        let after = gpu.alloc(lif.bytes(), "lif membrane")?;
+        let before = &starts[starts.len() - 1];
+        gpu.dispatch(kernel, [x, threshold, leak, before], [&after], lif.params(gx, first), grid)?;
+        starts.push(after);
+    }
+    let kernels: [With; 3] = if four {
+        [&k::LIF_BACKWARD_1_4_LINEAR, &k::LIF_BACKWARD_1_4_ATAN, &k::LIF_BACKWARD_1_4_SIGMOID]
+    } else {
+        [&k::LIF_BACKWARD_1_1_LINEAR, &k::LIF_BACKWARD_1_1_ATAN, &k::LIF_BACKWARD_1_1_SIGMOID]
+    };
+    let dstate = match start {
+        Some((_, dstart)) => dstart.clone(),
+        None => gpu.alloc(lif.bytes(), "lif membrane")?,
+    };
+    for ((piece, first), before) in lif.pieces().enumerate().zip(&starts).rev() {
+        let last = first + PIECE >= lif.steps;
+        let mut params = lif.params(gx, first);
+        params.ends = if last { 1 + u32::from(start.is_some()) } else { 0 };
+        params.part = (piece as u64 * groups) as u32;
+        gpu.dispatch(kernels[surrogate], [x, threshold, leak, before, dy], [dx, &partial, &dstate], params, grid)?;
+    }
+    if lif.steps == 0 {
+        gpu.copy(dy, 0, &dstate, 0, lif.bytes())?;
+        return sum(0);
+    }
+    sum(sums)
 }
 
 /// Steps whose spikes share a word.

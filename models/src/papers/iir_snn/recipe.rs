@@ -19,7 +19,7 @@ const SURROGATE: Surrogate = Surrogate::Linear { gamma: 0.3 };
 const SCRATCH_THRESHOLD: f32 = 0.4;
 
 const ANN: &str = "ANN";
-const METHOD: &str = "staged 5 to 1, T = 1";
+const METHOD: &str = "staged, T = 1";
 const CONVERTED: &str = "conversion only, T = 1";
 const DIRECT: &str = "T = 1 from the converted ANN, as many epochs";
 const SCRATCH: &str = "T = 1 from scratch, as many epochs";
@@ -66,7 +66,7 @@ impl Sizes {
                 crop: false,
             },
             Preset::Small => Self {
-                train: 2000,
+                train: 1500,
                 test: 1000,
                 plan: VggPlan::small(),
                 ann_epochs: 8,
