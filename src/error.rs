@@ -39,6 +39,9 @@ pub enum Error {
     /// A parameter, buffer or layer name that is unknown, missing or given twice.
     #[error("parameters: {0}")]
     Params(String),
+    /// A run that was asked to stop between two steps, and did.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
     /// NaN or infinity where a finite number was needed.
     #[error("not finite: {0}")]
     NonFinite(String),

@@ -8,6 +8,8 @@ mod tensor;
 
 pub mod autograd;
 pub mod data;
+#[cfg(feature = "weights")]
+pub mod io;
 pub mod metrics;
 pub mod nn;
 pub mod optim;

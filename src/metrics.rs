@@ -454,6 +454,25 @@ impl RunningMean {
         self.weight
     }
 
+    /// The sum of the values times their weights: with [`RunningMean::weight`], all there is to save.
+    pub fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    /// A mean that goes on from a saved sum and weight.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when one is NaN or infinite, [`Error::Value`] when the weight is negative.
+    pub fn resumed(sum: f64, weight: f64) -> Result<Self> {
+        if !(sum.is_finite() && weight.is_finite()) {
+            return Err(Error::NonFinite(format!("RunningMean: a saved sum of {sum} over a weight of {weight}")));
+        }
+        if weight < 0.0 {
+            return Err(Error::value("RunningMean", format!("a saved weight of {weight}; give 0 or more")));
+        }
+        Ok(Self { sum, weight })
+    }
+
     /// Begins again.
     pub fn reset(&mut self) {
         *self = Self::default();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use shadegrad::did_you_mean;
 
 use crate::failure::usage;
+use crate::runs::CONFIG;
 
 /// Arguments of `shadegrad train`.
 #[derive(clap::Args)]
@@ -16,12 +17,21 @@ pub struct Args {
     /// Read settings from a TOML file whose keys are the names of these options; options given here go before it.
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
+    /// Go on with a run that was interrupted, in its folder, from its last checkpoint; it keeps its settings
+    #[arg(long, value_name = "RUN", conflicts_with = "config")]
+    pub resume: Option<PathBuf>,
+    /// With --resume, the checkpoint: `last`, `previous` (should the last be damaged), `best`, or a step
+    #[arg(long, value_name = "WHICH", requires = "resume", default_value = "last")]
+    pub from: String,
+    /// Look at every result and gradient, and name the operation that first made a NaN or an infinity; slow
+    #[arg(long)]
+    pub detect_anomaly: bool,
     #[command(flatten)]
     pub settings: Settings,
 }
 
 /// What can be set, in both places. `None` is: not set here.
-#[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
     /// Model; `shadegrad models` lists them [default: cnn]
@@ -75,6 +85,18 @@ pub struct Settings {
     /// Steps between two records in metrics.jsonl [default: 20]
     #[arg(long, value_name = "STEPS")]
     pub record_every: Option<u64>,
+    /// Save a checkpoint every so many steps too, besides after every epoch; 0 does not [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints that stay, besides the best one [default: 3]
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Start from the weights of a file: safetensors, or a state dictionary of PyTorch (.pt, .pth)
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Names that --weights may lack or have in other shapes, separated by commas: `fc.*` for other classes
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub weights_allow: Option<Vec<String>>,
     /// Folder for metrics.jsonl and config.resolved.toml [default: runs/<model>-<data>-<n>]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
@@ -149,6 +171,12 @@ pub struct Config {
     pub train_limit: usize,
     pub test_limit: usize,
     pub record_every: u64,
+    pub checkpoint_every: u64,
+    pub keep: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weights_allow: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Not repeated by a run from this configuration.
@@ -208,6 +236,10 @@ impl Settings {
             train_limit: self.train_limit.or(other.train_limit),
             test_limit: self.test_limit.or(other.test_limit),
             record_every: self.record_every.or(other.record_every),
+            checkpoint_every: self.checkpoint_every.or(other.checkpoint_every),
+            keep: self.keep.or(other.keep),
+            weights: self.weights.or(other.weights),
+            weights_allow: self.weights_allow.or(other.weights_allow),
             out: self.out.or(other.out),
             adapter: self.adapter.or(other.adapter),
         }
@@ -270,6 +302,10 @@ impl Config {
             train_limit: s.train_limit.unwrap_or(0),
             test_limit: s.test_limit.unwrap_or(0),
             record_every: s.record_every.unwrap_or(20),
+            checkpoint_every: s.checkpoint_every.unwrap_or(0),
+            keep: s.keep.unwrap_or(3),
+            weights: s.weights,
+            weights_allow: s.weights_allow.unwrap_or_default(),
             adapter: s.adapter,
             out: s.out,
             model,
@@ -279,11 +315,37 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration of the run in a folder, which goes on.
+    pub fn of_run(run: &Path, settings: Settings) -> Result<Self> {
+        let path = run.join(CONFIG);
+        if !path.exists() {
+            return Err(usage(format!(
+                "{}: holds no run ({CONFIG} is missing); give --resume its folder",
+                run.display()
+            )));
+        }
+        // What changes none of the run's numbers, or is for another machine to choose.
+        let Settings { checkpoint_every, keep, adapter, .. } = settings.clone();
+        let free = Settings { checkpoint_every, keep, adapter, ..Settings::default() };
+        if free != settings {
+            return Err(usage(
+                "--resume: a run keeps its settings; only --checkpoint-every, --keep and --adapter may be given. To \
+                 train on with others, start a new run with --weights",
+            ));
+        }
+        let config = Some(path);
+        let args = Args { config, resume: None, from: String::new(), detect_anomaly: false, settings: free };
+        Self::resolve(args)
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |name: &str, value: String, range: &str| Err(usage(format!("--{name} {value}: give {range}")));
-        for (name, value) in
-            [("epochs", self.epochs), ("batch", self.batch as u64), ("record-every", self.record_every)]
-        {
+        for (name, value) in [
+            ("epochs", self.epochs),
+            ("batch", self.batch as u64),
+            ("record-every", self.record_every),
+            ("keep", self.keep as u64),
+        ] {
             if value == 0 {
                 return wrong(name, "0".into(), "at least 1");
             }
@@ -321,6 +383,7 @@ impl Config {
             // The run may be repeated from another folder.
             repeatable.data = std::path::absolute(&self.data)?.display().to_string();
         }
+        repeatable.weights = self.weights.as_ref().map(std::path::absolute).transpose()?;
         let body = toml::to_string(&repeatable).context("writing the configuration as TOML")?;
         Ok(format!(
             "# shadegrad {}: `shadegrad train --config` with this file repeats the run.\n{body}",
@@ -338,6 +401,10 @@ mod tests {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, text).unwrap();
         Settings::read(&path)
+    }
+
+    fn args(settings: Settings) -> Args {
+        Args { config: None, resume: None, from: "last".into(), detect_anomaly: false, settings }
     }
 
     #[test]
@@ -383,16 +450,16 @@ mod tests {
             (Settings { augment: Some(vec![AugmentName::None, AugmentName::Flip]), ..Settings::default() }, "none"),
             (Settings { augment: Some(vec![AugmentName::Mixup, AugmentName::Cutmix]), ..Settings::default() }, "mixup"),
         ] {
-            let err = Config::resolve(Args { config: None, settings: set }).unwrap_err();
+            let err = Config::resolve(args(set)).unwrap_err();
             assert!(err.is::<crate::failure::Usage>() && err.to_string().contains(word), "{err}");
         }
     }
 
     #[test]
     fn the_resolved_file_gives_the_same_configuration() {
-        let config = Config::resolve(Args { config: None, settings: Settings::default() }).unwrap();
+        let config = Config::resolve(args(Settings::default())).unwrap();
         let text = config.to_toml().unwrap();
-        let again = Config::resolve(Args { config: None, settings: read(&text).unwrap() }).unwrap();
+        let again = Config::resolve(args(read(&text).unwrap())).unwrap();
         assert_eq!(text, again.to_toml().unwrap());
         assert!(text.contains("lr = 0.002"), "{text}");
     }

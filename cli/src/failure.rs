@@ -21,11 +21,25 @@ pub fn usage(text: impl Into<String>) -> anyhow::Error {
 
 /// Prints an error and returns the exit status it stands for.
 pub fn report(err: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {err:#}");
+    match interrupted(err) {
+        // What was asked for is no error.
+        Some(text) => eprintln!("{text}"),
+        None => eprintln!("error: {err:#}"),
+    }
     ExitCode::from(status(err))
 }
 
+fn interrupted(err: &anyhow::Error) -> Option<&str> {
+    err.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(shadegrad::Error::Interrupted(text)) => Some(text.as_str()),
+        _ => None,
+    })
+}
+
 fn status(err: &anyhow::Error) -> u8 {
+    if interrupted(err).is_some() {
+        return crate::interrupt::STATUS;
+    }
     for cause in err.chain() {
         if cause.is::<Usage>() {
             return 2;
@@ -46,5 +60,6 @@ mod tests {
         assert_eq!(status(&usage("x").context("y")), 2);
         assert_eq!(status(&anyhow::Error::from(shadegrad::Error::NonFinite("x".into())).context("y")), 3);
         assert_eq!(status(&anyhow::anyhow!("x")), 1);
+        assert_eq!(status(&anyhow::Error::from(shadegrad::Error::Interrupted("x".into()))), 130);
     }
 }

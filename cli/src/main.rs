@@ -10,14 +10,17 @@ mod devices;
 mod doctor;
 mod failure;
 mod folder;
+mod interrupt;
 mod journal;
 mod models;
 mod papers;
 mod profile;
 mod report;
+mod resume;
 mod runs;
 mod train;
 mod view;
+mod weights;
 
 use clap::{Parser, Subcommand};
 
@@ -37,7 +40,8 @@ const ENVIRONMENT: &str = "Environment:
   SHADEGRAD_CHECKED       1 or 0: run-time checks in shaders
   SHADEGRAD_MEMORY_LIMIT  bytes
 
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 a loss that is not a number.";
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 a loss that is not a number,
+  130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -62,6 +66,9 @@ enum Command {
     Run(papers::RunArgs),
     /// Time of every kernel in the training steps of a model.
     Profile(profile::Args),
+    /// Weights of runs and of PyTorch: into a file, and what a file holds.
+    #[command(subcommand)]
+    Weights(weights::Command),
 }
 
 /// Warnings of the engine on standard error. Those of the driver's interface are too many to be of use.
@@ -96,6 +103,7 @@ fn main() -> std::process::ExitCode {
         Command::Papers(args) => papers::run(&args),
         Command::Run(args) => papers::run_recipe(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Weights(command) => weights::run(&command),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

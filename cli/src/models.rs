@@ -26,7 +26,7 @@ pub fn check(name: &str) -> Result<()> {
 
 /// The pictures that a model is usually meant for, and what they are called.
 fn usual(name: &str) -> (Spec, &'static str) {
-    let large = ["resnet18", "resnet34", "resnet50", "vit_tiny", "vit_small", "vit_base"];
+    let large = ["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "vit_tiny", "vit_small", "vit_base"];
     if large.contains(&name) || name.starts_with("vgg") {
         (Spec::imagenet(), "224x224x3, 1000 classes")
     } else {

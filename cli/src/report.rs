@@ -1,6 +1,6 @@
 //! What a run shows and writes: a bar on a terminal, plain lines elsewhere, and metrics.jsonl.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,10 +39,10 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Makes metrics.jsonl in `out`, besides what `journal` writes.
+    /// Makes metrics.jsonl in `out`, or goes on with the one that is there, besides what `journal` writes.
     pub fn new(gpu: &Gpu, out: &Path, journal: Journal) -> anyhow::Result<Self> {
         let path = out.join("metrics.jsonl");
-        let file = File::create(&path).map_err(|e| Error::io(&path, &e))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, &e))?;
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");

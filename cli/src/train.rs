@@ -17,14 +17,30 @@ use crate::devices;
 use crate::failure::usage;
 use crate::journal::Journal;
 use crate::report::{Reporter, duration, say, thousands};
-use crate::runs;
+use crate::resume::{self, Saver};
+use crate::{interrupt, runs, weights};
 
 pub fn run(args: Args) -> Result<()> {
-    let config = Config::resolve(args)?;
+    interrupt::listen()?;
+    let (detect_anomaly, resumed) = (args.detect_anomaly, args.resume.clone());
+    let (config, from) = match &resumed {
+        Some(run) => {
+            let config = Config::of_run(run, args.settings)?;
+            let from = resume::find(run, &args.from)?;
+            if from.checkpoint.state.position.epoch >= config.epochs {
+                return Err(usage(format!("{}: this run has ended; start a new one with --weights", run.display())));
+            }
+            (config, Some(from))
+        }
+        None => (Config::resolve(args)?, None),
+    };
     // Before anything that takes time: reading data, finding a device, compiling kernels.
     say(format!("shadegrad {}: training {} on {}", env!("CARGO_PKG_VERSION"), config.model, config.data));
-    let out = Output::new(&config)?;
-    let prepared = prepare(&config);
+    let out = match resumed {
+        Some(run) => Output { path: run, new: None },
+        None => Output::new(&config)?,
+    };
+    let prepared = prepare(&config, from.is_none());
     let Prepared { gpu, model, mut arena, train, test, pictures } = match prepared {
         Ok(prepared) => prepared,
         Err(err) => {
@@ -57,16 +73,39 @@ pub fn run(args: Args) -> Result<()> {
     }
     let options = fit_options(&config, &train);
     let rate = rate_of(&config, per_epoch, steps);
+    let state = match &from {
+        Some(from) => {
+            let state = from.checkpoint.restore(&mut arena, &mut optimizer)?;
+            say(format!("going on after step {} from {}", state.step, from.path.display()));
+            resume::rewind(&out, &state)?;
+            Some(state)
+        }
+        None => None,
+    };
     let journal = Journal::new(&out, &config, steps, &gpu, pictures)?;
     let mut reporter = Reporter::new(&gpu, &out, journal)?;
-    let mut trainer = Trainer::new(model.as_ref(), &mut arena, &mut optimizer, rate, options);
-    let fitted = trainer.fit(&train, Some(&test), &mut reporter);
+    if let Some(state) = &state {
+        reporter.write(&json!({ "event": "resumed", "step": state.step }))?;
+    }
+    let mut saver = Saver::new(&mut reporter, &out, config.keep, config.checkpoint_every)?;
+    let mut trainer =
+        Trainer::new(model.as_ref(), &mut arena, &mut optimizer, rate, options).detect_anomaly(detect_anomaly);
+    if let Some(state) = state {
+        trainer = trainer.resume(state);
+    }
+    let fitted = trainer.fit(&train, Some(&test), &mut saver);
     reporter.finish();
     let summary = match fitted {
         Ok(summary) => summary,
         Err(err) => {
             // What was recorded so far stays, and says how it ended.
-            let _ = reporter.write(&json!({ "event": "error", "error": err.to_string() }));
+            let event = if matches!(err, shadegrad::Error::Interrupted(_)) { "interrupted" } else { "error" };
+            let _ = reporter.write(&json!({ "event": event, "error": err.to_string() }));
+            if event == "error"
+                && let Some(remedy) = resume::remedy(&out)
+            {
+                eprintln!("{remedy}");
+            }
             return Err(err.into());
         }
     };
@@ -106,8 +145,9 @@ struct Prepared {
     pictures: Dataset,
 }
 
-/// Reads the data, opens the device and makes the model, saying what they are.
-fn prepare(config: &Config) -> Result<Prepared> {
+/// Reads the data, opens the device and makes the model, saying what they are; `fresh` for a run that does not go on from
+/// a checkpoint.
+fn prepare(config: &Config, fresh: bool) -> Result<Prepared> {
     let pair = open(config)?;
     let spec = spec_of(&pair.train);
     say(format!(
@@ -125,6 +165,9 @@ fn prepare(config: &Config) -> Result<Prepared> {
     devices::announce(&gpu);
     let arena = Arena::new(&gpu, &builder, config.seed)?;
     say(format!("model: {}, {} parameters", config.model, thousands(arena.table().numel())));
+    if let (Some(path), true) = (&config.weights, fresh) {
+        weights::start_from(path, &config.weights_allow, &arena)?;
+    }
     let stats = pair.train.channel_stats()?;
     let train = Images::upload(&gpu, &pair.train, &stats)?;
     let test = Images::upload(&gpu, &pair.test, &stats)?;
@@ -134,11 +177,9 @@ fn prepare(config: &Config) -> Result<Prepared> {
 /// The folder for the results.
 struct Output {
     path: PathBuf,
-    /// Made by this run.
-    new: bool,
+    /// Made by this run; `None` in a run that goes on, which made nothing.
+    new: Option<bool>,
 }
-
-const CONFIG: &str = "config.resolved.toml";
 
 impl Output {
     /// Makes the folder and writes the configuration into it: what cannot be written is found before the training and
@@ -158,15 +199,16 @@ impl Output {
                 (new_run(&format!("{}-{data}", config.model))?, true)
             }
         };
-        fs::write(path.join(CONFIG), config.to_toml()?).map_err(|e| not_writable(&path, &e))?;
-        Ok(Self { path, new })
+        fs::write(path.join(runs::CONFIG), config.to_toml()?).map_err(|e| not_writable(&path, &e))?;
+        Ok(Self { path, new: Some(new) })
     }
 
     /// Removes what [`Output::new`] made, for a run that did not begin.
     fn withdraw(&self) {
+        let Some(new) = self.new else { return };
         // What cannot be removed does no harm.
-        let _ = fs::remove_file(self.path.join(CONFIG));
-        if self.new && fs::remove_dir(&self.path).is_ok() {
+        let _ = fs::remove_file(self.path.join(runs::CONFIG));
+        if new && fs::remove_dir(&self.path).is_ok() {
             // The folder of runs goes too if this was the first; it stays if it is not empty.
             if self.path.parent() == Some(Path::new(RUNS)) {
                 let _ = fs::remove_dir(RUNS);

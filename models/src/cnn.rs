@@ -1,6 +1,6 @@
 //! Small networks for small images.
 
-use shadegrad::nn::{Activation, ActivationLayer, BatchNorm2d, Conv2d, ConvOptions, Cx, Linear, Module, Scope};
+use shadegrad::nn::{Activation, ActivationLayer, BatchNorm2d, Conv2d, ConvOptions, Cx, Layout, Linear, Module, Scope};
 use shadegrad::{Error, Pool2d, Result, Tensor};
 
 use crate::{Spec, conv};
@@ -26,6 +26,8 @@ impl Mlp {
             layers.push(Linear::new(&mut scope.sub(format!("layers.{i}")), width, next, true));
             width = next;
         }
+        // PyTorch flattens channels first.
+        scope.layout(layers[0].weight(), Layout::Flattened([spec.height, spec.width, spec.channels]));
         let activations = (0..hidden.len()).map(|i| activation.layer(&mut scope.sub(format!("acts.{i}")))).collect();
         Self { layers, activations }
     }
@@ -104,15 +106,15 @@ impl LeNet {
                 format!("images of {} x {}: 16 x 16 at the least; use cnn for smaller ones", spec.height, spec.width),
             ));
         };
-        Ok(Self {
-            conv1: Conv2d::new(&mut scope.sub("conv1"), spec.channels, 6, 5, ConvOptions::new(1, 0)),
-            conv2: Conv2d::new(&mut scope.sub("conv2"), 6, 16, 5, ConvOptions::new(1, 0)),
-            fc: [
-                Linear::new(&mut scope.sub("fc1"), 16 * h * w, 120, true),
-                Linear::new(&mut scope.sub("fc2"), 120, 84, true),
-                Linear::new(&mut scope.sub("fc3"), 84, spec.classes, true),
-            ],
-        })
+        let conv1 = Conv2d::new(&mut scope.sub("conv1"), spec.channels, 6, 5, ConvOptions::new(1, 0));
+        let conv2 = Conv2d::new(&mut scope.sub("conv2"), 6, 16, 5, ConvOptions::new(1, 0));
+        let fc = [
+            Linear::new(&mut scope.sub("fc1"), 16 * h * w, 120, true),
+            Linear::new(&mut scope.sub("fc2"), 120, 84, true),
+            Linear::new(&mut scope.sub("fc3"), 84, spec.classes, true),
+        ];
+        scope.layout(fc[0].weight(), Layout::Flattened([h, w, 16]));
+        Ok(Self { conv1, conv2, fc })
     }
 }
 

@@ -20,6 +20,7 @@ mod resnet;
 mod resnet_cifar;
 mod vgg;
 mod vit;
+pub mod weights;
 mod wide_resnet;
 
 pub mod papers;
@@ -106,6 +107,9 @@ const MODELS: &[(&str, &str, Make)] = &[
     ("resnet18", "ResNet-18 (He et al., 2015)", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet18(x))))),
     ("resnet34", "ResNet-34", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet34(x))))),
     ("resnet50", "ResNet-50", |s, x| Ok(Box::new(ResNet::new(s, &ResNetConfig::resnet50(x))))),
+    ("wide_resnet50_2", "ResNet-50 with bottlenecks twice as wide (Zagoruyko and Komodakis, 2016)", |s, x| {
+        Ok(Box::new(ResNet::new(s, &ResNetConfig::wide_resnet50_2(x))))
+    }),
     ("wrn16_4", "WideResNet-16-4 (Zagoruyko and Komodakis, 2016)", |s, x| {
         Ok(Box::new(WideResNet::new(s, x, 16, 4, 0.0)?))
     }),

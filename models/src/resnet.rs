@@ -1,4 +1,5 @@
-//! ResNet-18, -34 and -50 (He et al., "Deep residual learning for image recognition", 2015), named as torchvision does.
+//! ResNet-18, -34 and -50 (He et al., "Deep residual learning for image recognition", 2015) and the wide ResNet-50-2
+//! (Zagoruyko and Komodakis, 2016), named as torchvision does.
 
 use shadegrad::nn::{BatchNorm2d, Conv2d, Cx, Linear, Module, Scope};
 use shadegrad::{Pool2d, Result, Tensor};
@@ -12,6 +13,8 @@ pub struct ResNetConfig {
     pub blocks: [usize; 4],
     /// Three-layer blocks with four times the channels at their end.
     pub bottleneck: bool,
+    /// Width of a bottleneck's inner layers for each 64 channels of the usual one: 64, or 128 for the wide networks.
+    pub base_width: usize,
     /// A 7x7 convolution of stride 2 and a pooling layer first; otherwise one 3x3 convolution, for images of 32 pixels.
     pub large_images: bool,
     /// Colour channels.
@@ -23,7 +26,8 @@ pub struct ResNetConfig {
 impl ResNetConfig {
     fn of(blocks: [usize; 4], bottleneck: bool, spec: &Spec) -> Self {
         let large_images = spec.height.min(spec.width) > 64;
-        Self { blocks, bottleneck, large_images, channels: spec.channels, classes: spec.classes }
+        let (channels, classes) = (spec.channels, spec.classes);
+        Self { blocks, bottleneck, base_width: 64, large_images, channels, classes }
     }
 
     /// ResNet-18; the small stem for images up to 64 pixels.
@@ -39,6 +43,11 @@ impl ResNetConfig {
     /// ResNet-50.
     pub fn resnet50(spec: &Spec) -> Self {
         Self::of([3, 4, 6, 3], true, spec)
+    }
+
+    /// Wide ResNet-50-2: bottlenecks twice as wide inside.
+    pub fn wide_resnet50_2(spec: &Spec) -> Self {
+        Self { base_width: 128, ..Self::resnet50(spec) }
     }
 }
 
@@ -71,7 +80,8 @@ impl ResNet {
             for i in 0..count {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
                 let mut s = scope.sub(format!("layer{}.{i}", stage + 1));
-                blocks.push(Block::new(&mut s, channels, width, expansion, stride));
+                let inner = if config.bottleneck { width * config.base_width / 64 } else { width };
+                blocks.push(Block::new(&mut s, channels, inner, width * expansion, config.bottleneck, stride));
                 channels = width * expansion;
             }
         }
@@ -102,10 +112,9 @@ impl Module for ResNet {
 }
 
 impl Block {
-    fn new(scope: &mut Scope<'_>, channels: usize, width: usize, expansion: usize, stride: usize) -> Self {
-        let out = width * expansion;
+    fn new(scope: &mut Scope<'_>, channels: usize, width: usize, out: usize, bottleneck: bool, stride: usize) -> Self {
         // (input, output, kernel, stride); a bottleneck strides in its 3x3 convolution, as torchvision's does.
-        let shapes: &[(usize, usize, usize, usize)] = if expansion == 1 {
+        let shapes: &[(usize, usize, usize, usize)] = if !bottleneck {
             &[(channels, width, 3, stride), (width, out, 3, 1)]
         } else {
             &[(channels, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)]

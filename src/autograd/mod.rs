@@ -5,11 +5,14 @@
 //! Nodes are numbered as they are made, and every input is older than its result: walking them by falling number is a
 //! topological order without recursion, so deep graphs cannot overflow the stack.
 
+mod anomaly;
 mod checkpoint;
 mod composite;
 mod functions;
 mod node;
 
+pub use anomaly::detect_anomaly;
+pub(crate) use anomaly::{leave_layer, nonfinite};
 pub use checkpoint::checkpoint;
 pub(crate) use checkpoint::record_checkpoint;
 pub(crate) use composite::composite_grads;

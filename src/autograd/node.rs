@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::autograd::recording;
+use crate::autograd::{anomaly, recording};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -110,7 +110,12 @@ impl Node {
             ))
         })?;
         let ctx = Ctx { node: self.clone(), needs, create_graph };
+        let outer = anomaly::enter(Some(self.name));
         let grads = rule(&ctx, grad);
+        anomaly::enter(outer);
+        if let Ok(grads) = &grads {
+            anomaly::look_at_grads(self.name, grads);
+        }
         if retain {
             *slot = Some(rule);
         }
@@ -141,6 +146,7 @@ impl Tensor {
     where
         F: Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     {
+        anomaly::look(op, &self);
         if recording() && inputs.iter().any(|t| t.requires_grad()) {
             let node = Node::new(op, self.shape(), inputs, Some(Box::new(backward)));
             return self.with(self.shape(), Some(node), None);
@@ -153,6 +159,7 @@ impl Tensor {
 
     /// Marks `self`, a fresh result of `op`, as having no gradient: asking for one is an error that names `op`.
     pub(crate) fn record_cut(self, op: &'static str, inputs: &[&Tensor]) -> Tensor {
+        anomaly::look(op, &self);
         if inputs.iter().any(|t| t.requires_grad() || t.0.cut.is_some()) {
             return self.with(self.shape(), None, Some(op));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shadegrad_kernels::optim as k;
 use shadegrad_kernels::{Gpu, Storage};
 
+use crate::autograd::nonfinite;
 use crate::error::{Error, Result};
 use crate::nn::build::{SLOT, glob};
 use crate::nn::{Builder, Params, Table, flat};
@@ -444,6 +445,19 @@ impl Arena {
         self.mask.as_ref()
     }
 
+    /// Sets all masks from what [`Arena::mask_flat`] gave: from a checkpoint.
+    ///
+    /// # Errors
+    /// If its length is not [`Table::floats`].
+    pub fn set_mask_flat(&mut self, mask: &Tensor) -> Result<()> {
+        if mask.shape() != self.values.shape() || mask.dtype() != DType::F32 {
+            return Err(Error::Params(format!("the mask is {mask:?}, the arena {:?}", self.values)));
+        }
+        mask.same_gpu("set_mask_flat", &self.values)?;
+        self.mask = Some(mask.detach());
+        self.apply_mask()
+    }
+
     /// Sets masked elements to zero: after values were written by anything but an optimiser.
     ///
     /// # Errors
@@ -453,6 +467,16 @@ impl Arena {
             Some(mask) => Ok(k::mask(&self.gpu, mask.storage(), self.values.storage(), self.table.floats())?),
             None => Ok(()),
         }
+    }
+
+    /// The first parameter or buffer that holds a NaN or an infinity, and how many; `None` if all are finite. Reads
+    /// everything from the device.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn nonfinite(&self) -> Result<Option<String>> {
+        let found = |(name, _, data): Weight| nonfinite(&data).map(|count| format!("`{name}` {count}"));
+        Ok(self.state()?.into_iter().find_map(found))
     }
 
     /// A copy of the values and running statistics.
@@ -499,16 +523,12 @@ impl Arena {
     /// The names that are missing, those that the model does not have, and those whose shapes differ.
     pub fn load(&self, state: &[Weight]) -> Result<()> {
         let (mut unexpected, mut misshaped, mut seen) = (Vec::new(), Vec::new(), std::collections::HashSet::new());
-        let find = |name: &str| {
-            let row = |table: &'_ Arc<Table>, flat: &'_ Tensor| {
-                Some((table.entries()[table.find(name)?].clone(), flat.clone()))
-            };
-            row(&self.table, &self.values).or_else(|| row(&self.buffer_table, &self.stats))
-        };
+        let tables = [&self.table, &self.buffer_table];
+        let find = |name: &str| tables.iter().find_map(|t| Some(&t.entries()[t.find(name)?]));
         for (name, shape, data) in state {
             match find(name) {
                 None => unexpected.push(name.clone()),
-                Some((e, _)) if e.shape != *shape || e.len != data.len() => {
+                Some(e) if e.shape != *shape || e.len != data.len() => {
                     misshaped.push(format!("{name} is {:?}, given {shape:?} of {} values", e.shape, data.len()));
                 }
                 Some(_) => {}
@@ -528,9 +548,17 @@ impl Arena {
         if !problems.is_empty() {
             return Err(Error::Params(format!("cannot load; {}", problems.join("; "))));
         }
-        for (name, _, data) in state {
-            if let Some((e, flat)) = find(name) {
-                self.gpu.upload_at(flat.storage(), e.offset as u64 * F32, bytemuck::cast_slice(data))?;
+        self.set_named(state)
+    }
+
+    /// Uploads the parameters and buffers that are given; their names and shapes are right.
+    pub(crate) fn set_named(&self, values: &[Weight]) -> Result<()> {
+        for (name, _, data) in values {
+            for (table, flat) in [(&self.table, &self.values), (&self.buffer_table, &self.stats)] {
+                if let Some(i) = table.find(name) {
+                    let at = table.entries()[i].offset as u64 * F32;
+                    self.gpu.upload_at(flat.storage(), at, bytemuck::cast_slice(data))?;
+                }
             }
         }
         Ok(())

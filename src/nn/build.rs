@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::nn::Init;
+use crate::nn::{Init, Layout};
 
 /// Slots of the arena start at multiples of this many floats: 256 bytes, the alignment of a storage view, and the block
 /// of the optimiser's table.
@@ -47,6 +47,8 @@ pub struct Entry {
     pub init: Init,
     /// Whether weight decay acts on it unless its group says otherwise.
     pub decay: bool,
+    /// The order of its elements in PyTorch's files.
+    pub layout: Layout,
 }
 
 /// Names, shapes and places of a model's parameters (or buffers) in one flat buffer.
@@ -104,7 +106,8 @@ impl Table {
     fn push(&mut self, name: String, shape: &[usize], init: Init, decay: bool) -> bool {
         let (row, len) = (self.entries.len(), shape.iter().product::<usize>());
         let new = self.by_name.insert(name.clone(), row).is_none();
-        self.entries.push(Entry { name, shape: shape.to_vec(), offset: self.floats, len, init, decay });
+        let (shape, layout) = (shape.to_vec(), Layout::Same);
+        self.entries.push(Entry { name, shape, offset: self.floats, len, init, decay, layout });
         // An empty parameter still takes a slot, so that every slot can be bound.
         self.floats += len.max(1).next_multiple_of(SLOT);
         new
@@ -210,6 +213,14 @@ impl Scope<'_> {
             self.builder.twice.push(full);
         }
         id
+    }
+
+    /// Says how the elements of a parameter lie in PyTorch's files, where that differs from here.
+    ///
+    /// # Panics
+    /// If the id is that of another, larger model.
+    pub fn layout(&mut self, id: ParamId, layout: Layout) {
+        self.builder.params.entries[id.0].layout = layout;
     }
 
     /// Declares a buffer that is filled with `value`: state without a gradient.

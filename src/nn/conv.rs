@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::nn::per_sample::Kind;
-use crate::nn::{Cx, Fan, Init, Module, ParamId, Scope};
+use crate::nn::{Cx, Fan, Init, Layout, Module, ParamId, Scope};
 use crate::ops::Conv2d as Geometry;
 use crate::tensor::Tensor;
 
@@ -96,9 +96,11 @@ impl Conv2d {
         let per_group = inputs / options.geometry.groups.max(1);
         let fan_in = Init::FanIn(rows * columns * per_group);
         let shape = [outputs, rows, columns, per_group];
+        let weight = scope.param("weight", &shape, options.init.unwrap_or(fan_in));
+        scope.layout(weight, Layout::ChannelsLast);
         Self {
             name: scope.name().to_string(),
-            weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
+            weight,
             bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
             geometry: options.geometry,
         }
@@ -153,9 +155,11 @@ impl ConvTranspose2d {
         // PyTorch takes the second dimension of its `[in, out / groups, kernel, kernel]` for the fan-in.
         let fan_in = Init::FanIn(kernel * kernel * per_group);
         let shape = [inputs, kernel, kernel, per_group];
+        let weight = scope.param("weight", &shape, options.init.unwrap_or(fan_in));
+        scope.layout(weight, Layout::ChannelsLast);
         Self {
             name: scope.name().to_string(),
-            weight: scope.param("weight", &shape, options.init.unwrap_or(fan_in)),
+            weight,
             bias: options.bias.then(|| scope.param("bias", &[outputs], options.bias_init.unwrap_or(fan_in))),
             geometry: options.geometry,
             output_padding,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::autograd::{no_grad, record_checkpoint};
+use crate::autograd::{leave_layer, no_grad, record_checkpoint};
 use crate::error::Result;
 use crate::nn::build::glob;
 use crate::nn::{Arena, BufferId, Capture, ParamId, Params};
@@ -195,6 +195,7 @@ impl Cx {
     /// # Errors
     /// Those of the hooks.
     pub fn tap(&self, name: &str, tensor: Tensor) -> Result<Tensor> {
+        leave_layer(name);
         let mut now = tensor;
         for hook in &self.hooks {
             match hook {

@@ -2,6 +2,7 @@
 
 use shadegrad_kernels::norm::update_running;
 
+use crate::autograd::leave_layer;
 use crate::error::Result;
 use crate::nn::per_sample::Kind;
 use crate::nn::{BufferId, Cx, Init, Module, ParamId, Scope, Stats};
@@ -112,6 +113,7 @@ impl BatchNorm2d {
             Some(Affine(gamma, beta)) if !cx.is_watched() && cx.stats() != Stats::Running => {
                 let out = x.batch_norm_relu(Some(cx.param(gamma)), Some(cx.param(beta)), self.eps)?;
                 self.follow_batch(cx, x, &out.mean, &out.var)?;
+                leave_layer(&self.name);
                 Ok(out.y)
             }
             _ => self.forward(cx, x)?.relu(),

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use crate::augment::{Augment, Mix};
-use crate::data::Sampler;
+use crate::autograd::detect_anomaly;
+use crate::data::{Position, Sampler};
 use crate::error::{Error, Result};
 use crate::nn::{Arena, Cx, Module};
 use crate::optim::Optimizer;
 use crate::rng::Stream;
 use crate::tensor::Tensor;
-use crate::train::{Evaluation, Images, LossMeter, Minibatch, evaluate};
+use crate::train::{Evaluation, Images, LossMeter, MeterState, Minibatch, Pause, Place, TrainState, evaluate};
 use crate::{CrossEntropy, Reduction};
 
 /// Streams of the run's seed that the loop draws from; the epoch or the step is added.
@@ -158,6 +159,16 @@ pub trait Hooks {
         Ok(())
     }
 
+    /// Before the first step, after every step and after every epoch: the time to save, or to end the run between two
+    /// steps with [`Error::Interrupted`].
+    ///
+    /// # Errors
+    /// The watcher's own.
+    fn pause(&mut self, now: &mut Pause) -> Result<()> {
+        let _ = now;
+        Ok(())
+    }
+
     /// After every epoch, with the arena as it is then.
     ///
     /// # Errors
@@ -237,6 +248,8 @@ pub struct Trainer<'a> {
     rate: RateFn<'a>,
     options: FitOptions,
     loss: LossFn<'a>,
+    from: Option<TrainState>,
+    anomaly: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -250,13 +263,31 @@ impl<'a> Trainer<'a> {
         options: FitOptions,
     ) -> Self {
         let loss = Box::new(|step: &Step| step.cross_entropy(&step.logits()?));
-        Self { model, arena, optimizer, rate: Box::new(rate), options, loss }
+        Self { model, arena, optimizer, rate: Box::new(rate), options, loss, from: None, anomaly: false }
     }
 
     /// Another loss: a scalar, the mean over the samples of the step.
     #[must_use]
     pub fn loss(mut self, loss: impl FnMut(&Step) -> Result<Tensor> + 'a) -> Self {
         self.loss = Box::new(loss);
+        self
+    }
+
+    /// Goes on from where a run stood (see [`crate::io::Checkpoint::restore`], which also sets arena and optimiser). With the same model,
+    /// data, options and loss, on the same device, the numbers are those of a run that was not interrupted, to the last
+    /// bit. A loss that draws on state of its own must bring it along.
+    #[must_use]
+    pub fn resume(mut self, from: TrainState) -> Self {
+        self.from = Some(from);
+        self
+    }
+
+    /// Looks at the result of every operation, and at every gradient and parameter: the run ends with
+    /// [`Error::NonFinite`] at the first NaN or infinity, naming the operation that made it (see
+    /// [`detect_anomaly`]). Many times slower.
+    #[must_use]
+    pub fn detect_anomaly(mut self, on: bool) -> Self {
+        self.anomaly = on;
         self
     }
 
@@ -283,35 +314,30 @@ impl<'a> Trainer<'a> {
         let per_epoch = sampler.batches_per_epoch();
         let steps = per_epoch * options.epochs;
         let mut meter = LossMeter::new(&gpu, options.record_every as usize)?;
-        let mut clock = Clock::new();
-        let mut best: Option<(u64, f64)> = None;
-        let mut step = 0;
+        let mut clock = Clock::new(self.from.as_ref().map_or(0.0, |f| f.seconds));
+        let (mut step, mut best): (u64, Option<(u64, f64)>) = (0, None);
+        if let Some(from) = self.from.take() {
+            from.check(options.seed, options.batch, train.len(), options.epochs)?;
+            sampler.seek(from.position)?;
+            meter.restore(&from.meter, from.step)?;
+            (step, best) = (from.step, from.best);
+        }
+        let first_step = step + 1;
+        self.pause(Place::Start, sampler.position(), step, best, &mut meter, &clock, train.len(), hooks)?;
         let mut last = None;
-        for epoch in 0..options.epochs {
-            let mut lr = 0.0;
-            let epoch_start = clock.training;
+        for epoch in sampler.position().epoch..self.options.epochs {
+            let (epoch_start, epoch_samples) = (clock.training, clock.samples);
             while let Some(drawn) = sampler.next_batch() {
                 clock.start();
                 let batch = self.minibatch(train, &drawn.indices, epoch, step)?;
                 clock.prepared();
-                let cx = Cx::train(self.arena).seeded(self.options.seed, step);
-                let loss = (self.loss)(&Step {
-                    model: self.model,
-                    cx: &cx,
-                    batch: &batch,
-                    epoch,
-                    step,
-                    options: &self.options,
-                })?;
-                self.arena.backward(&loss)?;
-                lr = (self.rate)(step);
-                self.optimizer.step(self.arena, lr)?;
+                let loss = self.step(&batch, epoch, step)?;
                 hooks.stepped(step, self.arena, self.optimizer)?;
                 meter.push(&loss, drawn.indices.len())?;
                 step += 1;
                 clock.samples += drawn.indices.len() as u64;
                 let recorded = step % self.options.record_every == 0;
-                let shown = step == 1 || clock.since_report() > PROGRESS_SECONDS;
+                let shown = step == first_step || clock.since_report() > PROGRESS_SECONDS;
                 if recorded || shown {
                     meter.read()?;
                 }
@@ -323,7 +349,7 @@ impl<'a> Trainer<'a> {
                         step,
                         steps,
                         loss: meter.mean().unwrap_or(f64::NAN),
-                        lr,
+                        lr: self.last_rate(step),
                         seconds: 0.0,
                         rate: 0.0,
                         left: 0.0,
@@ -337,18 +363,19 @@ impl<'a> Trainer<'a> {
                         hooks.progress(&now)?;
                     }
                 }
+                self.pause(Place::Step, sampler.position(), step, best, &mut meter, &clock, train.len(), hooks)?;
             }
             clock.start();
             let train_loss = meter.end_epoch()?.unwrap_or(f64::NAN);
             clock.stop();
-            let rate = train.len() as f64 / (clock.training - epoch_start).max(1e-9);
+            let rate = (clock.samples - epoch_samples) as f64 / (clock.training - epoch_start).max(1e-9);
             let test = match test {
                 Some(data) => Some(evaluate(self.model, &Cx::eval(self.arena), data, self.options.eval_batch.max(1))?),
                 None => None,
             };
-            if let Some(accuracy) = test.as_ref().map(|t| t.accuracy)
-                && best.is_none_or(|(_, b)| accuracy > b)
-            {
+            let accuracy = test.as_ref().map(|t| t.accuracy);
+            let better = accuracy.filter(|&a| best.is_none_or(|(_, b)| a > b));
+            if let Some(accuracy) = better {
                 best = Some((epoch + 1, accuracy));
             }
             let end = EpochEnd {
@@ -356,19 +383,71 @@ impl<'a> Trainer<'a> {
                 epochs: self.options.epochs,
                 step,
                 train_loss,
-                lr,
+                lr: self.last_rate(step),
                 test,
                 seconds: clock.seconds(),
                 rate,
             };
             let flow = hooks.epoch(&end, self.arena)?;
             last = Some(end);
+            let place = Place::EpochEnd { best: better.is_some() };
+            self.pause(place, sampler.position(), step, best, &mut meter, &clock, train.len(), hooks)?;
             if flow == Flow::Stop {
                 break;
             }
         }
         let last = last.ok_or_else(|| Error::value("fit", "no epoch was run"))?;
         Ok(Summary { last, best, steps: step, seconds: clock.seconds() })
+    }
+
+    /// The rate of the last of `step` steps.
+    fn last_rate(&self, step: u64) -> f32 {
+        step.checked_sub(1).map_or(0.0, &self.rate)
+    }
+
+    /// Forward pass, backward pass and optimiser; the loss.
+    fn step(&mut self, batch: &Minibatch, epoch: u64, step: u64) -> Result<Tensor> {
+        if !self.anomaly {
+            return self.step_unwatched(batch, epoch, step);
+        }
+        let at = |e| match e {
+            Error::NonFinite(text) => Error::NonFinite(format!("step {}: {text}", step + 1)),
+            other => other,
+        };
+        if let Some(text) = self.arena.nonfinite()? {
+            return Err(at(Error::NonFinite(format!("{text} before it"))));
+        }
+        let loss = detect_anomaly(|| self.step_unwatched(batch, epoch, step)).map_err(at)?;
+        match self.arena.nonfinite()? {
+            Some(text) => Err(at(Error::NonFinite(format!("the optimiser made of {text}; use a lower learning rate")))),
+            None => Ok(loss),
+        }
+    }
+
+    fn step_unwatched(&mut self, batch: &Minibatch, epoch: u64, step: u64) -> Result<Tensor> {
+        let cx = Cx::train(self.arena).seeded(self.options.seed, step);
+        let options = &self.options;
+        let loss = (self.loss)(&Step { model: self.model, cx: &cx, batch, epoch, step, options })?;
+        self.arena.backward(&loss)?;
+        self.optimizer.step(self.arena, (self.rate)(step))?;
+        Ok(loss)
+    }
+
+    fn pause(
+        &self,
+        place: Place,
+        position: Position,
+        step: u64,
+        best: Option<(u64, f64)>,
+        meter: &mut LossMeter,
+        clock: &Clock,
+        samples: usize,
+        hooks: &mut dyn Hooks,
+    ) -> Result<()> {
+        let FitOptions { seed, batch, .. } = self.options;
+        let seconds = clock.seconds();
+        let rest = |meter: MeterState| TrainState { position, step, best, meter, seconds, seed, batch, samples };
+        hooks.pause(&mut Pause { place, step, arena: self.arena, optimizer: self.optimizer, meter, rest: &rest })
     }
 
     fn minibatch(&self, train: &Images, indices: &[u32], epoch: u64, step: u64) -> Result<Minibatch> {
@@ -392,6 +471,8 @@ impl<'a> Trainer<'a> {
 /// Where the time went.
 struct Clock {
     began: Instant,
+    /// Seconds that the run took before.
+    before: f64,
     /// Start of the step that runs.
     mark: Instant,
     /// Seconds in steps and in preparing their batches.
@@ -403,9 +484,9 @@ struct Clock {
 }
 
 impl Clock {
-    fn new() -> Self {
+    fn new(before: f64) -> Self {
         let now = Instant::now();
-        Self { began: now, mark: now, training: 0.0, preparing: 0.0, samples: 0, reported: (now, 0.0, 0) }
+        Self { began: now, before, mark: now, training: 0.0, preparing: 0.0, samples: 0, reported: (now, 0.0, 0) }
     }
 
     fn start(&mut self) {
@@ -421,7 +502,7 @@ impl Clock {
     }
 
     fn seconds(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
+        self.before + self.began.elapsed().as_secs_f64()
     }
 
     fn since_report(&self) -> f64 {

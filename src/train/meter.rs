@@ -8,6 +8,17 @@ use crate::error::{Error, Result};
 use crate::metrics::RunningMean;
 use crate::tensor::{DType, Tensor};
 
+/// What a [`LossMeter`] holds between two steps, all of it read from the device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeterState {
+    /// The last losses with their numbers of samples, the newest last.
+    pub recent: Vec<(f64, usize)>,
+    /// The epoch's losses times their samples, summed.
+    pub sum: f64,
+    /// The epoch's samples.
+    pub weight: f64,
+}
+
 /// Collects the loss of every step on the device and reads them back in batches of at most `window`.
 pub struct LossMeter {
     gpu: Gpu,
@@ -84,6 +95,36 @@ impl LossMeter {
         }
         self.first += self.pending.len() as u64;
         self.pending.clear();
+        Ok(())
+    }
+
+    /// What there is to save, with what is pending.
+    ///
+    /// # Errors
+    /// As [`LossMeter::read`].
+    pub fn state(&mut self) -> Result<MeterState> {
+        self.read()?;
+        Ok(MeterState {
+            recent: self.recent.iter().copied().collect(),
+            sum: self.epoch.sum(),
+            weight: self.epoch.weight(),
+        })
+    }
+
+    /// Goes on from a saved state after `step` steps.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the state is of a longer window, [`Error::NonFinite`] if it holds a NaN or an infinity.
+    pub fn restore(&mut self, state: &MeterState, step: u64) -> Result<()> {
+        if state.recent.len() > self.window {
+            let detail =
+                format!("{} losses for a window of {}; resume with the saved one", state.recent.len(), self.window);
+            return Err(Error::value("LossMeter", detail));
+        }
+        self.epoch = RunningMean::resumed(state.sum, state.weight)?;
+        self.recent = state.recent.iter().copied().collect();
+        self.pending.clear();
+        self.first = step + 1;
         Ok(())
     }
 

@@ -7,8 +7,10 @@ mod evaluate;
 mod fit;
 mod images;
 mod meter;
+mod state;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use fit::{EpochEnd, FitOptions, Flow, Hooks, Mixing, NoHooks, Progress, Step, Summary, Trainer};
 pub use images::{Images, Minibatch};
-pub use meter::LossMeter;
+pub use meter::{LossMeter, MeterState};
+pub use state::{Pause, Place, TrainState};

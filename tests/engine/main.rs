@@ -2,6 +2,7 @@
 
 mod augment;
 mod autograd;
+mod checkpoint;
 mod hazards;
 mod linalg;
 mod memory;

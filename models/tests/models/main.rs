@@ -1,5 +1,6 @@
 //! The architectures: sizes against the published ones, training against a reference of another framework, warm steps.
 
+mod exchange;
 mod sizes;
 mod ten_losses;
 mod warm;

@@ -19,6 +19,7 @@ fn parameter_counts_are_the_published_ones() {
         ("resnet18", imagenet, 11_689_512),
         ("resnet34", imagenet, 21_797_672),
         ("resnet50", imagenet, 25_557_032),
+        ("wide_resnet50_2", imagenet, 68_883_240),
         ("vgg11", imagenet, 132_868_840),
         ("vgg13", imagenet, 133_053_736),
         ("vgg16", imagenet, 138_365_992),

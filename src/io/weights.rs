@@ -1,0 +1,251 @@
+//! A model's weights between files and an arena.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::io::atomic::read_file;
+use crate::io::{FileType, Meta, Saved, safetensors, torch, write_safetensors};
+use crate::nearest::did_you_mean;
+use crate::nn::{Arena, Entry, Weight, glob};
+
+/// Begins the names of tensors that are no weights: the optimiser's state in a checkpoint.
+pub(crate) const RESERVED: &str = "shadegrad.";
+
+/// The tensors of a file, as they are there: PyTorch's names, layouts and element types.
+///
+/// ```no_run
+/// use shadegrad::io::{LoadOptions, Weights};
+/// # fn load(arena: &shadegrad::nn::Arena) -> shadegrad::Result<()> {
+/// Weights::open("resnet18.pth")?.load_into(arena, &LoadOptions::strict())?;
+/// Weights::of(arena)?.save("trained.safetensors")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    tensors: Vec<Saved>,
+    meta: Meta,
+    /// For error texts.
+    path: PathBuf,
+}
+
+/// What [`Weights::load_into`] lets through.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Names that may be missing, unexpected or of another shape, as [`glob`]s: `fc.*` for a classifier of other
+    /// classes. Such parameters stay as they are.
+    pub allow: Vec<String>,
+}
+
+impl LoadOptions {
+    /// Every name and shape must agree.
+    pub fn strict() -> Self {
+        Self::default()
+    }
+
+    /// All but the names that match must agree.
+    pub fn allowing(patterns: &[&str]) -> Self {
+        Self { allow: patterns.iter().map(|p| (*p).to_string()).collect() }
+    }
+}
+
+/// What [`Weights::load_into`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Parameters and buffers that were set.
+    pub set: usize,
+    /// Names that were let through: missing, unexpected or of another shape.
+    pub left: Vec<String>,
+}
+
+impl Weights {
+    /// Tensors that are not from a file.
+    pub fn new(tensors: Vec<Saved>, meta: Meta) -> Self {
+        Self { tensors, meta, path: PathBuf::new() }
+    }
+
+    /// Reads a safetensors file, or a state dictionary that `torch.save` wrote (PyTorch 1.6 and later, `.pt` or `.pth`).
+    /// The content says which, not the name. Nothing in the file is executed, and no number in it is trusted.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it is neither, or damaged: what it is, and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read_file(path)?;
+        let parsed = match foreign(&bytes) {
+            Some(what) => Err(what.to_string()),
+            None if bytes.starts_with(b"PK") => torch::parse(&bytes).map(|t| (t, Meta::new())),
+            None => safetensors::parse(bytes),
+        };
+        let (tensors, meta) = parsed.map_err(|detail| Error::data(path, detail))?;
+        Ok(Self { tensors, meta, path: path.into() })
+    }
+
+    /// The parameters and buffers of an arena, with PyTorch's names and layouts.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn of(arena: &Arena) -> Result<Self> {
+        let entries = arena.table().entries().iter().chain(arena.buffer_table().entries());
+        let tensors = arena.state()?.into_iter().zip(entries).map(|((name, shape, data), e)| {
+            Saved::f32(name, &e.layout.outside_shape(&shape), &e.layout.outside(&shape, data))
+        });
+        Ok(Self { tensors: tensors.collect::<Result<_>>()?, meta: Meta::new(), path: PathBuf::new() })
+    }
+
+    /// The tensors in the order of the file.
+    pub fn tensors(&self) -> &[Saved] {
+        &self.tensors
+    }
+
+    /// The file's notes.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&Saved> {
+        self.tensors.iter().find(|t| t.name() == name)
+    }
+
+    /// Changes, renames (see [`Saved::renamed`]) or drops each tensor.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn map(self, mut f: impl FnMut(Saved) -> Result<Option<Saved>>) -> Result<Self> {
+        let tensors = self.tensors.into_iter().filter_map(|t| f(t).transpose()).collect::<Result<_>>()?;
+        Ok(Self { tensors, ..self })
+    }
+
+    /// Without the other state and the notes of a checkpoint.
+    #[must_use]
+    pub fn weights_only(mut self) -> Self {
+        self.tensors.retain(|t| !t.name().starts_with(RESERVED));
+        Self { meta: Meta::new(), ..self }
+    }
+
+    /// Writes a safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// If a name occurs twice, or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        // PyTorch's readers want to know whose layouts these are.
+        let mut meta = self.meta.clone();
+        meta.entry("format".into()).or_insert("pt".into());
+        write_safetensors(path.as_ref(), &self.tensors, &meta)
+    }
+
+    /// Sets an arena's parameters and buffers, converting types and layouts. What PyTorch counts and nothing here needs
+    /// (`num_batches_tracked`) is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Params`] if names or shapes do not agree, and the options do not allow it: all that are missing, with
+    /// near names, all that are left over, and all of other shapes. Then nothing is changed.
+    pub fn load_into(&self, arena: &Arena, options: &LoadOptions) -> Result<Loaded> {
+        let allowed = |name: &str| options.allow.iter().any(|p| glob(p, name));
+        let tables = [arena.table(), arena.buffer_table()];
+        let row = |name: &str| tables.iter().find_map(|t| Some(&t.entries()[t.find(name)?]));
+        let mut report = Report { all: own(&self.tensors), ..Report::default() };
+        let (mut given, mut found) = (HashSet::new(), Vec::new());
+        for t in own(&self.tensors) {
+            if !given.insert(t.name()) {
+                report.misshaped.push(format!("`{}` is there twice", t.name()));
+            }
+            match row(t.name()) {
+                Some(e) if e.layout.outside_shape(&e.shape) == t.shape() => found.push((e, t)),
+                _ if allowed(t.name()) => report.left.push(t.name().to_string()),
+                None => report.unexpected.push(t),
+                Some(e) => report.misshaped.push(format!(
+                    "`{}` is {:?} in the model, {:?} in the file",
+                    t.name(),
+                    e.layout.outside_shape(&e.shape),
+                    t.shape()
+                )),
+            }
+        }
+        for e in tables.iter().flat_map(|t| t.entries()).filter(|e| !given.contains(e.name.as_str())) {
+            if allowed(&e.name) { report.left.push(e.name.clone()) } else { report.missing.push(e) }
+        }
+        if !report.fits() {
+            return Err(Error::Params(report.text(&self.path)));
+        }
+        let values =
+            found.iter().map(|(e, t)| (e.name.clone(), e.shape.clone(), e.layout.inside(&e.shape, t.to_f32())));
+        let values: Vec<Weight> = values.collect();
+        arena.set_named(&values)?;
+        Ok(Loaded { set: values.len(), left: report.left })
+    }
+}
+
+/// The tensors that could belong to a model.
+fn own(tensors: &[Saved]) -> Vec<&Saved> {
+    let counts = |t: &Saved| t.name().ends_with("num_batches_tracked") && t.dtype() == FileType::I64;
+    tensors.iter().filter(|t| !t.name().starts_with(RESERVED) && !counts(t)).collect()
+}
+
+#[derive(Default)]
+struct Report<'a> {
+    all: Vec<&'a Saved>,
+    missing: Vec<&'a Entry>,
+    unexpected: Vec<&'a Saved>,
+    misshaped: Vec<String>,
+    left: Vec<String>,
+}
+
+/// Names of a list in a message; the rest is counted.
+const SHOWN: usize = 20;
+
+impl Report<'_> {
+    fn fits(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
+    }
+
+    fn text(&self, path: &Path) -> String {
+        let of = if path.as_os_str().is_empty() { "the weights".into() } else { path.display().to_string() };
+        let mut text = format!("{of} do not fit the model; nothing was changed");
+        // Near names are looked for among what nobody asked for, if there is any.
+        let pool = if self.unexpected.is_empty() { &self.all } else { &self.unexpected };
+        let names: Vec<&str> = pool.iter().take(2000).map(|t| t.name()).collect();
+        let missing = self.missing.iter().take(SHOWN).map(|e| {
+            let near = did_you_mean(&e.name, &names).replace("; did you mean", " - is it").replace('?', "");
+            format!("`{}` {:?}{near}", e.name, e.layout.outside_shape(&e.shape))
+        });
+        let unexpected = self.unexpected.iter().take(SHOWN).map(|t| format!("`{}` {:?}", t.name(), t.shape()));
+        let misshaped = self.misshaped.iter().take(SHOWN).cloned();
+        let lists: [(&str, usize, Vec<String>); 3] = [
+            ("missing in the file", self.missing.len(), missing.collect()),
+            ("not in the model", self.unexpected.len(), unexpected.collect()),
+            ("of other shapes", self.misshaped.len(), misshaped.collect()),
+        ];
+        for (what, count, list) in lists.iter().filter(|l| l.1 > 0) {
+            text += &format!("\n  {count} {what}:");
+            for line in list {
+                text += &format!("\n    {line}");
+            }
+            if *count > SHOWN {
+                text += &format!("\n    and {} more", count - SHOWN);
+            }
+        }
+        text + "\n  (take the model that the file is of; names that may differ can be allowed by pattern)"
+    }
+}
+
+/// What a file of another known kind is, by its first bytes.
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: &[(&[u8], &str)] = &[
+        (
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            "is in PyTorch's format before 1.6; load it there and save it again",
+        ),
+        (b"\x80", "is a bare Python pickle; save `model.state_dict()` with torch.save, or as safetensors"),
+        (b"GGUF", "is a GGUF file; weights are read from safetensors and from torch.save"),
+        (b"\x93NUMPY", "is a NumPy array; weights are read from safetensors and from torch.save"),
+        (b"\x89HDF", "is an HDF5 file; weights are read from safetensors and from torch.save"),
+        (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+    ];
+    if bytes.is_empty() {
+        return Some("is empty");
+    }
+    KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|k| k.1)
+}
