@@ -185,3 +185,8 @@ pub fn parameter_count(name: &str, spec: &Spec) -> Result<usize> {
     create(name, &mut builder.root(), spec)?;
     Ok(builder.tables()?.0.numel())
 }
+
+/// The examples of the page on runs and weights, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/runs-and-weights.md")]
+pub struct RunsAndWeights;

@@ -11,6 +11,8 @@ pub(super) struct Entry {
     start: usize,
     size: usize,
     crc: u32,
+    /// Neither compressed nor encrypted.
+    plain: bool,
 }
 
 /// The entries of an archive.
@@ -72,19 +74,15 @@ impl<'a> Zip<'a> {
         let name = String::from_utf8_lossy(name).into_owned();
         let extra = head.get(CENTRAL + name_len..CENTRAL + name_len + extra_len).ok_or(DAMAGED)?;
         large_sizes(extra, [&mut size, &mut packed, &mut local])?;
-        if flags & 1 != 0 || method != 0 || packed != size {
-            return Err(format!(
-                "holds `{name}` compressed or encrypted, as PyTorch does not write it; save it again with torch.save"
-            ));
-        }
+        let plain = flags & 1 == 0 && method == 0 && packed == size;
         let header = bytes.get(local..).filter(|h| h.starts_with(b"PK\x03\x04")).ok_or(DAMAGED)?;
         let skip = LOCAL + u16_at(header, 26).ok_or(DAMAGED)? + u16_at(header, 28).ok_or(DAMAGED)?;
         let start = local.checked_add(skip).ok_or(DAMAGED)?;
-        if start.checked_add(size).is_none_or(|end| end > bytes.len()) {
+        if start.checked_add(packed).is_none_or(|end| end > bytes.len()) {
             return Err(format!("`{name}` reaches beyond the end of the file: it was cut off"));
         }
         let crc = field32(16)? as u32;
-        Ok((Entry { name, start, size, crc }, at + CENTRAL + name_len + extra_len + comment_len))
+        Ok((Entry { name, start, size, crc, plain }, at + CENTRAL + name_len + extra_len + comment_len))
     }
 
     /// The entry whose name ends in `/name`: the folder's name is free.
@@ -94,6 +92,12 @@ impl<'a> Zip<'a> {
 
     /// Its content, checked against its sum.
     pub fn content(&self, entry: &Entry) -> Result<&'a [u8], String> {
+        if !entry.plain {
+            return Err(format!(
+                "holds `{}` compressed or encrypted, as PyTorch does not write it; save it again with torch.save",
+                entry.name
+            ));
+        }
         let content = &self.bytes[entry.start..][..entry.size];
         if crc32(content) != entry.crc {
             return Err(format!("`{}` does not fit its check sum: the file is damaged", entry.name));
