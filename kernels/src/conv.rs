@@ -247,16 +247,21 @@ fn depthwise(
     rearrange(gpu, &pack::CONV_SWAP, w, &taps, params)?;
     let pixels = g.n * out[0] * out[1];
     let whole = if g.c.is_multiple_of(4) { y.clone() } else { gpu.alloc((16 * pixels * quads) as u64, "conv")? };
-    let slides = g.stride == [1, 1] && g.dilation == [1, 1];
-    let (kernel, strip): (&Kernel<_, 3, 1>, usize) = match (pass, g.taps[1]) {
-        (Pass::Forward, 3) if slides => (&kd::CONV_DEPTHWISE_FWD_3, 8),
-        (Pass::Forward, 5) if slides => (&kd::CONV_DEPTHWISE_FWD_5, 8),
-        (Pass::Forward, 7) if slides => (&kd::CONV_DEPTHWISE_FWD_7, 8),
-        (Pass::Forward, _) => (&kd::CONV_DEPTHWISE_FWD_0, 4),
-        (Pass::Backward, 3) if slides => (&kd::CONV_DEPTHWISE_BWD_3, 8),
-        (Pass::Backward, 5) if slides => (&kd::CONV_DEPTHWISE_BWD_5, 8),
-        (Pass::Backward, 7) if slides => (&kd::CONV_DEPTHWISE_BWD_7, 8),
-        (Pass::Backward, _) => (&kd::CONV_DEPTHWISE_BWD_0, 4),
+    // The distance of taps within a row, where the window slides along it.
+    let apart = if g.stride == [1, 1] { g.dilation[1] } else { 0 };
+    let (kernel, strip): (&Kernel<_, 3, 1>, usize) = match (pass, g.taps[1], apart) {
+        (Pass::Forward, 3, 1) => (&kd::CONV_DEPTHWISE_FWD_3, 8),
+        (Pass::Forward, 3, 2) => (&kd::CONV_DEPTHWISE_FWD_3_DILATED, 8),
+        (Pass::Forward, 5, 1) => (&kd::CONV_DEPTHWISE_FWD_5, 8),
+        (Pass::Forward, 5, 2) => (&kd::CONV_DEPTHWISE_FWD_5_DILATED, 8),
+        (Pass::Forward, 7, 1) => (&kd::CONV_DEPTHWISE_FWD_7, 8),
+        (Pass::Forward, ..) => (&kd::CONV_DEPTHWISE_FWD_0, 4),
+        (Pass::Backward, 3, 1) => (&kd::CONV_DEPTHWISE_BWD_3, 8),
+        (Pass::Backward, 3, 2) => (&kd::CONV_DEPTHWISE_BWD_3_DILATED, 8),
+        (Pass::Backward, 5, 1) => (&kd::CONV_DEPTHWISE_BWD_5, 8),
+        (Pass::Backward, 5, 2) => (&kd::CONV_DEPTHWISE_BWD_5_DILATED, 8),
+        (Pass::Backward, 7, 1) => (&kd::CONV_DEPTHWISE_BWD_7, 8),
+        (Pass::Backward, ..) => (&kd::CONV_DEPTHWISE_BWD_0, 4),
     };
     let strips = out[1].div_ceil(phases[1]).div_ceil(strip);
     let rows = out[0].div_ceil(phases[0]);
@@ -283,13 +288,20 @@ fn depthwise_weight(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage
     let image_rows = g.n * g.out[0];
     let rows = (SPLIT_PIXELS / 2 / g.out[1]).clamp(1, image_rows);
     let splits = image_rows.div_ceil(rows);
-    let blocks = g.taps[1].div_ceil(4);
+    // Taps of a row that an invocation holds: all of the usual rows, so that none is idle.
+    let held = if matches!(g.taps[1], 3 | 5) { g.taps[1] } else { 4 };
+    let blocks = g.taps[1].div_ceil(held);
     let threads = splits * g.taps[0] * blocks * quads;
     let packed = 4 * g.rs() * quads;
     let sums = gpu.alloc(4 * packed as u64, "conv")?;
     let parts = if splits == 1 { sums.clone() } else { gpu.alloc(4 * (splits * packed) as u64, "conv partial sums")? };
-    let slides = g.stride[1] == 1 && g.dilation[1] == 1;
-    let kernel = if slides { &kd::CONV_DEPTHWISE_WEIGHT_1 } else { &kd::CONV_DEPTHWISE_WEIGHT_0 };
+    let table: [[&Kernel<DepthwiseParams, 2, 1>; 3]; 3] = [
+        [&kd::CONV_DEPTHWISE_WEIGHT_0_3, &kd::CONV_DEPTHWISE_WEIGHT_0_4, &kd::CONV_DEPTHWISE_WEIGHT_0_5],
+        [&kd::CONV_DEPTHWISE_WEIGHT_1_3, &kd::CONV_DEPTHWISE_WEIGHT_1_4, &kd::CONV_DEPTHWISE_WEIGHT_1_5],
+        [&kd::CONV_DEPTHWISE_WEIGHT_2_3, &kd::CONV_DEPTHWISE_WEIGHT_2_4, &kd::CONV_DEPTHWISE_WEIGHT_2_5],
+    ];
+    let slide = if g.stride[1] == 1 && g.dilation[1] <= 2 { g.dilation[1] } else { 0 };
+    let kernel = table[slide][held - 3];
     let (grid, gx) = gpu.grid(threads.div_ceil(64) as u64)?;
     let params = DepthwiseParams {
         cq: quads as u32,

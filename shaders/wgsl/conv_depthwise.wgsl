@@ -1,12 +1,13 @@
 // Depthwise convolution: every channel has its own weights, here as [tap][channel quad]. An invocation holds one channel
 // quad of a strip of neighbouring pixels.
-//   fwd, bwd   as in conv.wgsl. S = 0: any geometry. Other S: stride 1, dilation 1 and S columns of taps, where the strip's
+//   fwd, bwd   as in conv.wgsl. S = 0: any geometry. Other S: stride 1, S columns of taps at distance D, where the strip's
 //              window slides through registers and every pixel is read once a row.
-//   conv_depthwise_weight_*   the gradient for the weights: an invocation holds one quad under up to four taps of one
-//              row, and sums over a split of the image rows; conv_sum adds the splits. 1: stride and dilation 1 along
-//              the row, where the window slides.
-#kernel conv_depthwise_${MODE}_$S : MODE in fwd bwd, S in 0 3 5 7
-#kernel conv_depthwise_weight_$SLIDE : SLIDE in 0 1, MODE=fwd, S=0
+//   conv_depthwise_weight_*   the gradient for the weights: an invocation holds one quad under up to T taps of one row,
+//              and sums over a split of the image rows; conv_sum adds the splits. SLIDE = 0: any geometry; otherwise
+//              stride 1 and dilation SLIDE along the row, where the window slides.
+#kernel conv_depthwise_${MODE}_$S : MODE in fwd bwd, S in 0 3 5 7, D=1
+#kernel conv_depthwise_${MODE}_${S}_dilated : MODE in fwd bwd, S in 3 5, D=2
+#kernel conv_depthwise_weight_${SLIDE}_$T : SLIDE in 0 1 2, T in 3 4 5, MODE=fwd, S=0, D=1
 #define GROUP 64
 #import conv
 
@@ -67,9 +68,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #if MODE == fwd
             let left = i32(col) + ax.base;
 #else
-            let left = i32(col) + ax.base - ${S - 1};
+            let left = i32(col) + ax.base - ${(S - 1) * D};
 #endif
-#for e in 0..(STRIP + S - 1)
+#for e in 0..(STRIP + (S - 1) * D)
             let ix$e = u32(left + $e);
             let ok$e = ix$e < p.w;
             let v$e = select(vec4<f32>(0.0), x[select(0u, at + ix$e, ok$e) * p.cq + q], ok$e);
@@ -78,9 +79,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let tap$t = w[(r * ${S}u + ${t}u) * p.cq + q];
 #for j in 0..STRIP
 #if MODE == fwd
-            c$j = fma(v${j + t}, tap$t, c$j);
+            c$j = fma(v${j + t * D}, tap$t, c$j);
 #else
-            c$j = fma(v${j + S - 1 - t}, tap$t, c$j);
+            c$j = fma(v${j + (S - 1 - t) * D}, tap$t, c$j);
 #endif
 #endfor
 #endfor
@@ -98,7 +99,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endif
 
 #if KERNEL == conv_depthwise_weight
-// Here mtiles is the blocks of four taps in a row of taps, ktiles the image rows of a split, tiles the invocations; oh and
+// Here mtiles is the blocks of T taps in a row of taps, ktiles the image rows of a split, tiles the invocations; oh and
 // ow are the size of dy.
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
@@ -117,10 +118,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     let q = id % p.cq;
     let block = id / p.cq;
-    let s = block % p.mtiles * 4u;
+    let s = block % p.mtiles * ${T}u;
     let r = block / p.mtiles % p.r;
     let split = block / p.mtiles / p.r;
-#for t in 0..4
+#for t in 0..T
     var c$t = vec4<f32>(0.0);
 #endfor
     let end = min((split + 1u) * p.ktiles, p.n * p.oh);
@@ -131,34 +132,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let base = (image * p.h + iy) * p.w;
             var ix = i32(s * p.dx) - i32(p.px);
 #if SLIDE
-#for t in 0..3
+#for t in 0..(SLIDE * (T - 1))
             var v$t = fetch(base, ix + $t, q);
 #endfor
 #endif
             for (var col = 0u; col < p.ow; col++) {
                 let d = dy[(row * p.ow + col) * p.cq + q];
 #if SLIDE
-                let v3 = fetch(base, ix + 3, q);
-#else
-#for t in 0..4
-                let v$t = fetch(base, ix + i32(${t}u * p.dx), q);
+                let v${SLIDE * (T - 1)} = fetch(base, ix + ${SLIDE * (T - 1)}, q);
+#for t in 0..T
+                c$t = fma(d, v${t * SLIDE}, c$t);
 #endfor
-#endif
-#for t in 0..4
-                c$t = fma(d, v$t, c$t);
+#for t in 0..(SLIDE * (T - 1))
+                v$t = v${t + 1};
 #endfor
-#if SLIDE
-                v0 = v1;
-                v1 = v2;
-                v2 = v3;
                 ix += 1;
 #else
+#for t in 0..T
+                c$t = fma(d, fetch(base, ix + i32(${t}u * p.dx), q), c$t);
+#endfor
                 ix += i32(p.sx);
 #endif
             }
         }
     }
-#for t in 0..4
+#for t in 0..T
     if (s + ${t}u < p.s) {
         dw[((split * p.r + r) * p.s + s + ${t}u) * p.cq + q] = c$t;
     }

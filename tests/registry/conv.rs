@@ -126,6 +126,29 @@ pub fn cases() -> Vec<Case> {
         rows.push(conv(format!("depthwise_{c}_dilation_2"), [1, 4, 3, c], [c, 2, 2], p.dilation(2)));
     }
     rows.push(conv("depthwise_5x5", [1, 6, 5, 4], [4, 5, 5], Conv2d::new(1, 2).groups(4)));
+    for taps in [3, 5] {
+        let (w, p) = ([4, taps, taps], Conv2d::new(1, taps - 1).groups(4).dilation(2));
+        rows.push(conv(format!("depthwise_{taps}x{taps}_dilation_2"), [1, 6, 9, 4], w, p));
+        rows.push(conv(
+            format!("depthwise_{taps}x{taps}_dilation_2_stride_2"),
+            [1, 6, 5, 4],
+            w,
+            pair(p, |p| p.stride = [2, 2]),
+        ));
+        // Dilations that differ: that along the rows of taps decides which kernel runs.
+        rows.push(conv(
+            format!("depthwise_{taps}x{taps}_dilation_3_2"),
+            [1, 7, 6, 4],
+            w,
+            pair(p, |p| p.dilation = [3, 2]),
+        ));
+        rows.push(conv(
+            format!("depthwise_{taps}x{taps}_dilation_1_3"),
+            [1, 5, 7, 4],
+            w,
+            pair(p, |p| p.dilation = [1, 3]),
+        ));
+    }
     rows.push(conv("depthwise_7x7", [1, 8, 7, 2], [2, 7, 7], Conv2d::new(1, 3).groups(2)));
     rows.push(conv("depthwise_no_images", [0, 4, 4, 4], [4, 3, 3], Conv2d::new(1, 1).groups(4)));
     // Transposed, with the rows that the stride leaves open given back.
