@@ -84,6 +84,7 @@ fn every_option_takes_the_pixels_that_the_words_say() {
         ];
         if h > 2 {
             settings.push(Augment { pad: 2, fill: Fill::Reflect, flip: 0.5, ..plain.clone() });
+            settings.push(Augment { pad: 3, fill: Fill::Mean, flip: 0.5, cutout: 3, ..plain.clone() });
             settings.push(Augment { pad: h.min(w) - 1, fill: Fill::Reflect, crop: Some([h - 2, w - 1]), ..plain });
         }
         for a in settings {
