@@ -40,11 +40,19 @@ pub fn save_picture(folder: &Path, name: &str, picture: &Picture) -> Result<()> 
     write(&folder.join(format!("{name}.png")), &png)
 }
 
-/// A title as a file's name.
+/// A title as a file's name, its first words if it is long.
 pub fn file_name(title: &str) -> String {
     let lower = title.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    if words.is_empty() { "picture".into() } else { words.join("-") }
+    let mut name = String::new();
+    for word in words {
+        if !name.is_empty() && name.len() + word.len() > 48 {
+            break;
+        }
+        name += if name.is_empty() { "" } else { "-" };
+        name += word;
+    }
+    if name.is_empty() { "picture".into() } else { name }
 }
 
 /// What a run that begins now runs on, as JSON.
@@ -107,5 +115,6 @@ mod tests {
     fn titles_become_names_of_files() {
         assert_eq!(file_name("Accuracy (%), test/all"), "accuracy-test-all");
         assert_eq!(file_name("µ"), "picture");
+        assert!(file_name(&"word ".repeat(40)).len() < 60);
     }
 }

@@ -33,7 +33,7 @@ const COLOURS: [[u32; 2]; 4 + SERIES] = [
     [0x00_7a_5a, 0x3f_cf_9f],
     [0xa3_41_8a, 0xe5_8b_d0],
     [0x80_66_00, 0xe3_c2_4a],
-    [0x1b_7f_a6, 0x7f_d4_f0],
+    [0x3d_3d_3d, 0xd0_d0_d0],
     [0x5b_4b_c4, 0xa9_9c_ff],
     [0xb3_30_3f, 0xff_85_90],
 ];
@@ -138,6 +138,29 @@ impl Drawing {
     pub fn rect(&mut self, [x, y]: [f64; 2], [w, h]: [f64; 2], paint: Paint, opacity: f64) {
         let points = vec![[x, y], [x + w, y], [x + w, y + h], [x, y + h]];
         self.shapes.push(Shape::Area { points, paint, opacity });
+    }
+
+    /// The drawing's title above it, in two lines if need be; returns the base line of the last one.
+    pub fn heading(&mut self) -> f64 {
+        const SIZE: f64 = 14.0;
+        let most = ((self.width - 16.0) / text_width("x", SIZE)) as usize;
+        let mut lines = vec![String::new()];
+        for word in self.title.clone().split_whitespace() {
+            let last = lines.len() - 1;
+            if lines[last].is_empty() {
+                lines[last] = word.into();
+            } else if last > 0 || lines[last].chars().count() + 1 + word.chars().count() <= most {
+                lines[last] += &format!(" {word}");
+            } else {
+                lines.push(word.into());
+            }
+        }
+        let mut y = 20.0;
+        for (i, line) in lines.iter().enumerate() {
+            y += if i > 0 { 18.0 } else { 0.0 };
+            self.text([8.0, y], &shortened(line, most), SIZE, Anchor::Start, Paint::Ink);
+        }
+        y
     }
 
     /// A level text.
@@ -282,6 +305,20 @@ mod tests {
                 assert!(contrast > 4.0, "row {row}, theme {theme}: {contrast:.2}");
             }
         }
+    }
+
+    #[test]
+    fn long_titles_take_two_lines() {
+        let lines = |title: &str| {
+            let mut d = Drawing::new(title, 200.0, 100.0);
+            let y = d.heading();
+            let of = |s: &Shape| if let Shape::Text { text, .. } = s { text.clone() } else { String::new() };
+            (y, d.shapes.iter().map(of).collect::<Vec<_>>())
+        };
+        assert_eq!(lines("short one"), (20.0, vec!["short one".to_string()]));
+        let (y, two) = lines("a title that is too long for a line and also too long for two");
+        assert_eq!((y, two.len(), two[0].as_str()), (38.0, 2, "a title that is too"));
+        assert!(two[1].ends_with(".."), "{two:?}");
     }
 
     #[test]

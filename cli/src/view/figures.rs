@@ -3,7 +3,7 @@
 use shadegrad::metrics::{ConfusionMatrix, ReliabilityBin};
 
 use super::draw::{Anchor, Drawing, Paint, Shape, Stroke, TEXT, shortened, text_width};
-use super::plot::{nice_ticks, rounded};
+use super::plot::{nice_ticks, rounded, with_spread};
 
 const WIDTH: f64 = 560.0;
 
@@ -28,9 +28,10 @@ pub struct Bars {
 /// Draws bars. One whose figure is not finite is named but has no length.
 pub fn bars(b: &Bars) -> Drawing {
     const ROW: f64 = 24.0;
-    let height = 74.0 + ROW * b.bars.len() as f64;
-    let mut d = Drawing::new(&b.title, WIDTH, height);
-    d.text([8.0, 20.0], &shortened(&b.title, 70), 14.0, Anchor::Start, Paint::Ink);
+    let mut d = Drawing::new(&b.title, WIDTH, 0.0);
+    let top = d.heading() + 14.0;
+    let height = top + 40.0 + ROW * b.bars.len() as f64;
+    d.height = height;
     let labels: Vec<String> = b.bars.iter().map(|bar| shortened(&bar.label, 34)).collect();
     let left = 16.0 + labels.iter().map(|l| text_width(l, TEXT)).fold(0.0, f64::max);
     let right = WIDTH - 130.0;
@@ -43,7 +44,7 @@ pub fn bars(b: &Bars) -> Drawing {
         [lo, hi] = [0.0, 1.0];
     }
     let at = |v: f64| left + (v - lo) / (hi - lo) * (right - left);
-    let (top, bottom) = (34.0, height - 38.0);
+    let bottom = height - 38.0;
     for (v, text) in nice_ticks(lo, hi, 5) {
         d.line([at(v), top], [at(v), bottom], Paint::Grid, 1.0);
         d.text([at(v), bottom + 15.0], &text, TEXT, Anchor::Middle, Paint::Muted);
@@ -64,7 +65,7 @@ pub fn bars(b: &Bars) -> Drawing {
             for x in [a, z] {
                 d.line([x, y - 4.0], [x, y + 4.0], Paint::Ink, 1.5);
             }
-            text += &format!(" ± {}", rounded(s));
+            text = with_spread(bar.value, s);
         }
         d.text([right + 10.0, y + 4.0], &text, TEXT, Anchor::Start, Paint::Ink);
     }
@@ -93,7 +94,7 @@ pub fn confusion(title: &str, m: &ConfusionMatrix, names: &[String]) -> Drawing 
         18.0
     };
     let mut d = Drawing::new(title, (left + side + 12.0).max(240.0), top + side + under + 24.0);
-    d.text([8.0, 20.0], &shortened(title, 70), 14.0, Anchor::Start, Paint::Ink);
+    d.heading();
     for y in 0..n {
         let support = m.support(y);
         for p in 0..n {
@@ -149,7 +150,7 @@ pub fn reliability(title: &str, bins: &[ReliabilityBin]) -> Drawing {
     const TOP: f64 = 50.0;
     const SHARES: f64 = 60.0;
     let mut d = Drawing::new(title, LEFT + SIDE + 20.0, TOP + SIDE + SHARES + 62.0);
-    d.text([8.0, 20.0], &shortened(title, 60), 14.0, Anchor::Start, Paint::Ink);
+    d.heading();
     d.text([8.0, 38.0], "bars: share that is right; dots: at the mean confidence", 11.0, Anchor::Start, Paint::Muted);
     let (x, y) = (|v: f64| LEFT + v * SIDE, |v: f64| TOP + (1.0 - v) * SIDE);
     let base = TOP + SIDE + 10.0 + SHARES;
@@ -203,7 +204,7 @@ mod tests {
             bars: vec![bar("base", 91.25, Some(0.5)), bar("worse", -3.0, None), bar("none", f64::NAN, None)],
         };
         let d = bars(&b);
-        for word in ["base", "91.25 ± 0.5", "-3", "no figure", "%"] {
+        for word in ["base", "91.25 ± 0.50", "-3", "no figure", "%"] {
             assert!(texts(&d).contains(&word), "{word}: {:?}", texts(&d));
         }
         assert!(!d.inline_svg().contains("NaN"));

@@ -68,7 +68,7 @@ pre{padding:.7rem .9rem;background:#f4f6f8;overflow-x:auto;font:13px/1.45 ui-mon
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .8rem .25rem 0;text-align:left;border-bottom:1px solid #d8dee4;vertical-align:top}\
 th{font-weight:600}.n{text-align:right}\
-.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,28rem),1fr));gap:1rem}\
+.row{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,28rem),1fr));gap:1rem;margin-top:.8rem}\
 .row svg{width:100%;height:auto}\
 .pictures{display:flex;flex-wrap:wrap;gap:.7rem}\
 figure{margin:0;max-width:100%}figure img{display:block;max-width:100%;image-rendering:pixelated}\

@@ -16,8 +16,8 @@ const LOG: &str = "(log)";
 /// `(log)` is logarithmic and leaves out those that are not positive.
 pub fn chart(c: &Chart) -> Drawing {
     let mut d = Drawing::new(&c.title, WIDTH, HEIGHT);
-    d.text([8.0, 20.0], &shortened(&c.title, 70), 14.0, Anchor::Start, Paint::Ink);
-    let top = legend(&mut d, c) + 10.0;
+    let title = d.heading();
+    let top = legend(&mut d, c, title) + 12.0;
     let [logx, logy] = [&c.x, &c.y].map(|label| label.trim_end().ends_with(LOG));
     let drawn = |p: &(f64, f64)| plottable(p.0, logx) && plottable(p.1, logy);
     let points = || c.series.iter().flat_map(|s| s.points.iter()).filter(|p| drawn(p));
@@ -38,7 +38,9 @@ pub fn chart(c: &Chart) -> Drawing {
     let labels = y.labels();
     let widest = labels.iter().map(|(_, l)| text_width(l, TEXT)).fold(0.0, f64::max);
     let (left, right) = (widest + 34.0, WIDTH - 16.0);
-    let x = Axis::new(padded(xr, logx, scatter), logx, left, right, 8);
+    let mut x = Axis::new(padded(xr, logx, scatter), logx, left, right, 8);
+    // There is no half of an epoch or a step.
+    x.whole = points().all(|p| p.0.fract() == 0.0);
     frame(&mut d, c, &x, &y, &labels);
     for (i, s) in c.series.iter().enumerate() {
         if !scatter {
@@ -93,11 +95,13 @@ struct Axis {
     to: f64,
     /// Ticks at most.
     most: usize,
+    /// Ticks are whole numbers.
+    whole: bool,
 }
 
 impl Axis {
     fn new([lo, hi]: [f64; 2], log: bool, from: f64, to: f64, most: usize) -> Self {
-        Self { lo, hi, log, from, to, most }
+        Self { lo, hi, log, from, to, most, whole: false }
     }
 
     fn at(&self, v: f64) -> f64 {
@@ -115,17 +119,23 @@ impl Axis {
         if self.log {
             return log_ticks(self.lo, self.hi, self.most).into_iter().map(|v| (v, plain(v))).collect();
         }
-        let (step, all) = ticks(self.lo, self.hi, self.most);
+        let (step, all) = ticks(self.lo, self.hi, self.most, if self.whole { 1.0 } else { 0.0 });
         let largest = self.lo.abs().max(self.hi.abs());
         all.into_iter().map(|v| (v, label(v, step, largest))).collect()
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, at most `most` and one, from `lo` to `hi`; and their distance.
-fn ticks(lo: f64, hi: f64, most: usize) -> (f64, Vec<f64>) {
+/// Multiples of 1, 2 or 5 times a power of ten, at most `most` and one, from `lo` to `hi`, at least
+/// `least` apart; and their distance.
+fn ticks(lo: f64, hi: f64, most: usize, least: f64) -> (f64, Vec<f64>) {
     let rough = (hi - lo) / most as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough * 0.999_999).unwrap_or(rough);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|s| *s >= rough * 0.999_999)
+        .unwrap_or(rough)
+        .max(least);
     let first = (lo / step - 1e-9).ceil();
     let count = ((hi / step + 1e-9).floor() - first).max(0.0) as usize + 1;
     (step, (0..count).map(|i| (first + i as f64) * step).collect())
@@ -148,6 +158,16 @@ pub fn rounded(v: f64) -> String {
     let decimals = (3.0 - magnitude).max(0.0) as usize;
     let text = format!("{v:.decimals$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+}
+
+/// A figure and its spread, both to the second digit of the spread.
+pub fn with_spread(v: f64, spread: f64) -> String {
+    let magnitude = spread.abs().log10().floor();
+    if !(-6.0..6.0).contains(&magnitude) {
+        return format!("{} ± {}", rounded(v), rounded(spread));
+    }
+    let decimals = (1.0 - magnitude).max(0.0) as usize;
+    format!("{v:.decimals$} ± {spread:.decimals$}")
 }
 
 /// Powers of ten, or every second and so on; with their twofold and fivefold if there are less than three.
@@ -224,8 +244,8 @@ fn frame(d: &mut Drawing, c: &Chart, x: &Axis, y: &Axis, ylabels: &[(f64, String
 }
 
 /// Names of the series in rows under the title; returns where they end.
-fn legend(d: &mut Drawing, c: &Chart) -> f64 {
-    let mut y = 28.0;
+fn legend(d: &mut Drawing, c: &Chart, title: f64) -> f64 {
+    let mut y = title + 8.0;
     if c.series.iter().all(|s| s.name.is_empty()) {
         return y;
     }
@@ -250,9 +270,11 @@ fn legend(d: &mut Drawing, c: &Chart) -> f64 {
     y
 }
 
-/// The line of a series: when the colours repeat it is dashed.
+/// The line of a series: those of the later colours, which are more like the first ones, are dashed, and dotted when the
+/// colours repeat.
 fn stroke(i: usize) -> Stroke {
-    Stroke { paint: Paint::Series(i), width: 1.8, dash: [0.0, 5.0, 2.5][i / SERIES % 3] }
+    let dash = if i >= SERIES { 2.5 } else { [0.0, 6.0][usize::from(i >= 5)] };
+    Stroke { paint: Paint::Series(i), width: 1.8, dash }
 }
 
 /// The point of a series: neighbours differ in form, not by colour alone.
@@ -358,6 +380,21 @@ mod tests {
         assert_eq!(texts(1.0, 5.0), ["1", "2", "3", "4", "5"]);
         assert_eq!(texts(0.0, 2.2e-4), ["0", "5e-5", "1e-4", "1.5e-4", "2e-4"]);
         assert_eq!(texts(0.92, 0.96), ["0.92", "0.93", "0.94", "0.95", "0.96"]);
+    }
+
+    #[test]
+    fn epochs_are_whole() {
+        let points = vec![(1.0, 1.0), (2.0, 2.0), (3.0, 2.0)];
+        let shown = |points| texts(&shown("epoch", "%", Style::Line, vec![series("", points)])).join(" ");
+        assert!(shown(points.clone()).contains("1 2 3") && !shown(points).contains("1.5"));
+        assert!(shown(vec![(1.0, 1.0), (2.5, 2.0)]).contains("1.2"));
+    }
+
+    #[test]
+    fn figures_are_as_exact_as_their_spread() {
+        assert_eq!(with_spread(88.523, 0.4242), "88.52 ± 0.42");
+        assert_eq!(with_spread(1234.5, 56.0), "1234 ± 56");
+        assert_eq!(with_spread(0.5, 0.0), "0.5 ± 0");
     }
 
     #[test]
