@@ -279,9 +279,11 @@ fn ending(log: &Log, steps: u64) -> String {
             format!("Finished: {} epochs in {}.", log.epochs.len(), duration(seconds))
         }
         End::Failed(message) => format!("Ended by an error {at}:\n{message}"),
-        End::Interrupted(message) => format!("Interrupted {at}. {message}"),
+        // The message says so itself.
+        End::Interrupted(message) => format!("Interrupted: {}", message.trim_start_matches("interrupted: ")),
         End::Open => format!(
-            "Under way: {at} when this page was written, at {}. If it was long ago, the run was killed.",
+            "Under way: {at} when this page was written, at {}. If it was long ago, the run was killed: \
+             `shadegrad train --resume` with its folder goes on from the last checkpoint.",
             crate::date::now()
         ),
     }
@@ -408,7 +410,7 @@ mod tests {
     fn endings() {
         let with = |end| ending(&Log { end, ..Log::default() }, 100);
         assert!(with(End::Failed("boom".into())).contains("Ended by an error after step 0 of 100:\nboom"));
-        assert!(with(End::Interrupted("saved".into())).contains("Interrupted after step 0 of 100. saved"));
+        assert!(with(End::Interrupted("interrupted: saved".into())).contains("Interrupted: saved"));
         assert!(with(End::Open).contains("Under way"));
         assert!(with(End::Finished(json!({ "time": { "seconds": 3.0 } }))).contains("in 3.0 s"));
     }

@@ -164,6 +164,8 @@ fn one_interrupt_saves_and_says_how_to_go_on() {
     assert_eq!(records.last().expect("a record")["event"], "interrupted");
     let saved = s.last("run").state.step;
     assert!(stderr.contains(&format!("step {saved};")), "{stderr}");
+    let page = std::fs::read_to_string(s.path("run").join("report.html")).expect("a report");
+    assert!(page.contains(&format!("Interrupted: saved after step {saved};")), "the report says how it ended");
 }
 
 #[test]
