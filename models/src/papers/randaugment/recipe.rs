@@ -87,8 +87,8 @@ fn setting(context: &Context) -> Setting {
             ms: vec![2.0, 5.0, 9.0, 14.0],
         },
         (Preset::Small, true) => Setting {
-            pictures: [800, 400, 800],
-            plan: plan(20, 64, 0.05),
+            pictures: [500, 250, 500],
+            plan: plan(12, 64, 0.05),
             wide: false,
             after: (4, 0.5, 8),
             ns: vec![1, 2],
@@ -275,8 +275,8 @@ pub fn run(context: &mut Context) -> Result<Outcome> {
     );
     if context.preset == Preset::Small && context.has_data() {
         outcome.note(
-            "800 pictures and 20 epochs, for the sake of time on a processor; 400 others to choose N and M by, with one seed: \
-             pairs that differ by less than three points there are alike.",
+            "500 pictures and 12 epochs, for the sake of time on a processor; 250 others to choose N and M by, with one seed: \
+             pairs that differ by less than four points there are alike.",
         );
     }
     if !context.has_data() {
