@@ -65,7 +65,8 @@ fn lif(c: &mut Criterion<CpuTime>) {
             let outputs: Vec<&Tensor> = outputs.iter().collect();
             grad_with(&outputs, inputs, Some(&cotangents), GradOptions { allow_unused: true, ..GradOptions::default() })
         };
-        let runs: [(&str, Box<dyn Fn()>); 4] = [
+        type Pass<'a> = (&'a str, Box<dyn Fn() + 'a>);
+        let runs: [Pass<'_>; 4] = [
             ("forward_fused", Box::new(|| drop(no_grad(forward).expect("lif")))),
             ("forward_composed", Box::new(|| drop(no_grad(|| composed(&parts, &threshold, &leak)).expect("ops")))),
             (

@@ -368,21 +368,20 @@ fn one_step_is_a_network_of_binary_thresholds() {
 #[test]
 fn the_first_current_is_the_same_at_all_steps() {
     let (net, ..) = converted();
-    let seen: Arc<Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+    type Shapes = Vec<(String, Vec<usize>)>;
+    let seen: Arc<Mutex<Shapes>> = Arc::default();
     let into = seen.clone();
     let cx = Cx::eval(net.arena()).observe("*", move |name, t| {
-        into.lock()
-            .expect("no panic while held")
-            .push((name.to_string(), t.shape().iter().map(|&d| d as f32).collect()));
+        into.lock().expect("no panic while held").push((name.to_string(), t.shape().to_vec()));
         Ok(())
     });
     net.forward(&cx, &image(1), 5).unwrap();
     let seen = seen.lock().unwrap();
     let shape = |name: &str| seen.iter().find(|(n, _)| n == name).unwrap().1.clone();
     // Computed once for 4 samples, against 5 x 4 from the second layer on.
-    assert_eq!(shape("weights0"), [4.0, 6.0, 6.0, 5.0]);
-    assert_eq!(shape("neurons0"), [5.0, 4.0, 6.0, 6.0, 5.0]);
-    assert_eq!(shape("weights1"), [20.0, 3.0, 3.0, 6.0]);
+    assert_eq!(shape("weights0"), [4, 6, 6, 5]);
+    assert_eq!(shape("neurons0"), [5, 4, 6, 6, 5]);
+    assert_eq!(shape("weights1"), [20, 3, 3, 6]);
 }
 
 #[test]
