@@ -123,9 +123,8 @@ impl ImageU8 {
                 let inside = (0..width as i64).contains(&u) && (0..height as i64).contains(&w);
                 let from = if inside { w as usize * width + u as usize } else { 0 };
                 out.opacity[to] = if inside { self.opacity[from] } else { opacity };
-                for k in 0..channels {
-                    out.data[to * channels + k] = if inside { self.data[from * channels + k] } else { colour[k] };
-                }
+                let pixel = if inside { &self.data[from * channels..][..channels] } else { &colour[..channels] };
+                out.data[to * channels..][..channels].copy_from_slice(pixel);
             }
         }
         out
