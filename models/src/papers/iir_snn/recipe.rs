@@ -330,6 +330,12 @@ fn notes(outcome: &mut Outcome, preset: Preset) {
          4.6 pJ for a multiply-accumulate and 0.9 pJ for an accumulate (45 nm), arithmetic alone, the first layer as \
          multiply-accumulates at every step.",
     );
+    if preset == Preset::Small {
+        outcome.note(
+            "Sized for minutes on two processor cores: few training images, colour ones of 32 pixels and more at half the \
+             resolution.",
+        );
+    }
     if preset != Preset::Full {
         outcome.note(
             "The paper's case against training at one timestep from the start is that spikes die out on the way through deep \
