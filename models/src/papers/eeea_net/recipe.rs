@@ -76,7 +76,7 @@ impl Plan {
                 pictures: 1_000,
                 held_out: 0.5,
                 shrink,
-                search: Search { population: 10, generations: 3, keep: 4, blocks: 3, full: net(8, 5), ..small },
+                search: Search { population: 8, generations: 3, keep: 4, blocks: 3, full: net(8, 5), ..small },
                 proxy: net(8, 5),
                 train: TrainCfg::plain(2, 50, seed),
                 beta: 45_000,
