@@ -286,7 +286,7 @@ fn outcome(plan: &Plan, train: &Dataset, valid: &Dataset) -> Outcome {
     let (s, p, t) = (&plan.search, &plan.proxy, &plan.train);
     let data = format!(
         "{}: {} training and {} validation pictures of {}x{}x{}, both of the training set",
-        train.name,
+        train.name.trim_end_matches(" train"),
         train.len(),
         valid.len(),
         train.height,

@@ -52,7 +52,7 @@ fn multiply_adds_of_the_published_genotypes() {
     for (name, want) in [("EEEA_A", 271_008_576), ("EEEA_C", 562_696_416), ("DARTS_V2", 528_359_040)] {
         assert_eq!(mac_count(&published(name), &cfg(36, 20), (32, 32)).unwrap(), want, "{name}");
     }
-    // Of the other two the paper's specification gives tenths of millions.
+    // The other two to a tenth of a million.
     for (name, want) in [("EA", 466.6), ("EEEA_B", 301.9)] {
         let macs = mac_count(&published(name), &cfg(36, 20), (32, 32)).unwrap() as f64 / 1e6;
         assert!((macs - want).abs() < 0.05, "{name}: {macs}");
