@@ -66,9 +66,9 @@ fn setting(context: &Context) -> Setting {
             width: 64,
             narrow: 22,
             pictures: (600, 360),
-            epochs: if preset == Preset::Smoke { 3 } else { 12 },
+            epochs: if preset == Preset::Smoke { 12 } else { 30 },
             batch: 50,
-            dst: Dst { every: 8, ..base.dst },
+            dst: Dst { every: 25, ..base.dst },
             ..base
         },
     }
