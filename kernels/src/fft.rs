@@ -9,7 +9,7 @@ use shadegrad_shaders::fft::{ComplexParams, FftParams};
 use shadegrad_shaders::spectral::{self, SpectralParams};
 
 use crate::memory::Storage;
-use crate::{Class, Gpu, Result};
+use crate::{Class, Gpu, GpuError, Result};
 
 type Line = &'static Kernel<FftParams, 1, 1>;
 
@@ -63,6 +63,25 @@ fn made_for(n: usize) -> Option<[(Line, Option<Line>); 3]> {
     })
 }
 
+type Filter = &'static Kernel<FftParams, 2, 1>;
+
+/// Kernels that filter columns of `n` points, for one line and for four neighbours at a time.
+fn filter_for(n: usize) -> Option<(Filter, Option<Filter>)> {
+    Some(match n {
+        2 => (&k::FFT_FILTER_2_1, Some(&k::FFT_FILTER_2_4)),
+        4 => (&k::FFT_FILTER_4_1, Some(&k::FFT_FILTER_4_4)),
+        7 => (&k::FFT_FILTER_7_1, Some(&k::FFT_FILTER_7_4)),
+        8 => (&k::FFT_FILTER_8_1, Some(&k::FFT_FILTER_8_4)),
+        14 => (&k::FFT_FILTER_14_1, Some(&k::FFT_FILTER_14_4)),
+        16 => (&k::FFT_FILTER_16_1, Some(&k::FFT_FILTER_16_4)),
+        28 => (&k::FFT_FILTER_28_1, Some(&k::FFT_FILTER_28_4)),
+        32 => (&k::FFT_FILTER_32_1, Some(&k::FFT_FILTER_32_4)),
+        56 => (&k::FFT_FILTER_56_1, None),
+        64 => (&k::FFT_FILTER_64_1, None),
+        _ => return None,
+    })
+}
+
 /// What a pass over lines does.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -71,13 +90,18 @@ enum Kind {
     Full,
 }
 
+/// Whether an invocation takes four lines of `n` points. Four in registers pay where loads are dear; a graphics card would
+/// run out of registers beyond eight points.
+fn takes_four(gpu: &Gpu, n: usize, inner: usize) -> bool {
+    inner.is_multiple_of(4) && (gpu.caps().class == Class::Software || n <= 8)
+}
+
 /// Transforms along the middle axis of `[outer][n][inner]`, for `n > 0` points.
 fn pass(gpu: &Gpu, kind: Kind, x: &Storage, y: &Storage, dims: [usize; 3], scale: Scale, inverse: bool) -> Result<()> {
     let [outer, n, inner] = dims;
     let half = n / 2 + 1;
     let outs = if matches!(kind, Kind::Real) { half } else { n };
-    // Four lines in registers pay where loads are dear; a graphics card would run out of registers beyond eight points.
-    let four = inner.is_multiple_of(4) && (gpu.caps().class == Class::Software || n <= 8);
+    let four = takes_four(gpu, n, inner);
     let (kernel, v, lines): (Line, _, _) = match made_for(n).map(|all| all[kind as usize]) {
         Some((_, Some(kernel))) if four => (kernel, 4, outer * inner / 4),
         Some((kernel, _)) => (kernel, 1, outer * inner),
@@ -149,27 +173,68 @@ pub fn complex_mul(gpu: &Gpu, x: &Storage, y: &Storage, z: &Storage, n: usize, r
     gpu.dispatch(if four { &k::COMPLEX_MUL_4 } else { &k::COMPLEX_MUL_2 }, [x, y], [z], params, grid)
 }
 
-/// Whether [`spectral`] has a kernel for images of this height and width.
-pub fn has_spectral([h, w]: [usize; 2]) -> bool {
-    h == w && matches!(h, 7 | 8 | 14 | 16)
+/// Kernels for square images of this side, for one channel and for four at a time.
+fn square(side: usize) -> Option<[&'static Kernel<SpectralParams, 2, 1>; 2]> {
+    use spectral as s;
+    Some(match side {
+        4 => [&s::SPECTRAL_4_1, &s::SPECTRAL_4_4],
+        7 => [&s::SPECTRAL_7_1, &s::SPECTRAL_7_4],
+        8 => [&s::SPECTRAL_8_1, &s::SPECTRAL_8_4],
+        14 => [&s::SPECTRAL_14_1, &s::SPECTRAL_14_4],
+        16 => [&s::SPECTRAL_16_1, &s::SPECTRAL_16_4],
+        _ => return None,
+    })
 }
 
-/// `y = irfft2(rfft2(x) w)`, or with `conj(w)`, in one kernel for the square images `[n, side, side, c]` that
-/// [`has_spectral`] names.
+/// Whether [`spectral`] filters images of this height and width.
+pub fn has_spectral([h, w]: [usize; 2]) -> bool {
+    (h == w && square(h).is_some()) || (h > 1 && filter_for(h).is_some())
+}
+
+/// `y = irfft2(rfft2(x) w)`, or with `conj(w)`, for the images `[n, h, w, c]` that [`has_spectral`] names: small squares in
+/// one kernel; else rows, columns with the product between there and back, rows.
 ///
 /// # Errors
-/// As [`Gpu::dispatch`].
-pub fn spectral(gpu: &Gpu, x: &Storage, w: &Storage, y: &Storage, [n, side, c]: [usize; 3], conj: bool) -> Result<()> {
-    let kernels: [&'static Kernel<SpectralParams, 2, 1>; 2] = match side {
-        7 => [&spectral::SPECTRAL_7_1, &spectral::SPECTRAL_7_4],
-        8 => [&spectral::SPECTRAL_8_1, &spectral::SPECTRAL_8_4],
-        14 => [&spectral::SPECTRAL_14_1, &spectral::SPECTRAL_14_4],
-        _ => [&spectral::SPECTRAL_16_1, &spectral::SPECTRAL_16_4],
+/// If there is no kernel for this height; as [`Gpu::dispatch`].
+pub fn spectral(gpu: &Gpu, x: &Storage, w: &Storage, y: &Storage, size: [usize; 4], conj: bool) -> Result<()> {
+    let [n, h, width, c] = size;
+    let Some(kernels) = square(h).filter(|_| h == width) else {
+        return by_columns(gpu, x, w, y, size, conj);
     };
     // Four planes at once only where loads are dear; a graphics card has no room for so much private memory.
     let v = if c.is_multiple_of(4) && gpu.caps().class == Class::Software { 4 } else { 1 };
     let items = n * c / v;
     let (grid, gx) = gpu.grid((items as u64).div_ceil(64))?;
-    let params = SpectralParams { items: items as u32, gx, inner: (c / v) as u32, sign: if conj { -1.0 } else { 1.0 } };
+    let sign = if conj { -1.0 } else { 1.0 };
+    let params = SpectralParams { items: items as u32, gx, inner: (c / v) as u32, sign };
     gpu.dispatch(kernels[usize::from(v == 4)], [x, w], [y], params, grid)
+}
+
+fn by_columns(
+    gpu: &Gpu,
+    x: &Storage,
+    w: &Storage,
+    y: &Storage,
+    [n, h, width, c]: [usize; 4],
+    conj: bool,
+) -> Result<()> {
+    let Some((one, four)) = filter_for(h) else {
+        let reason = "there is none for images of this height; transform, multiply and transform back".to_string();
+        return Err(GpuError::Shader { kernel: format!("fft_filter_{h}"), reason });
+    };
+    let inner = (width / 2 + 1) * c;
+    let rows = gpu.alloc((n * h * inner * 8) as u64, "fft rows")?;
+    pass(gpu, Kind::Real, x, &rows, [n * h, width, c], Scale { edge: 1.0, bulk: 1.0 }, false)?;
+    let columns = gpu.alloc(rows.bytes(), "fft columns")?;
+    let (kernel, v) = match four.filter(|_| takes_four(gpu, h, inner)) {
+        Some(four) => (four, 4),
+        None => (one, 1),
+    };
+    let lines = n * inner / v;
+    let (grid, gx) = gpu.grid((lines as u64).div_ceil(64))?;
+    let params =
+        FftParams { items: lines as u32, gx, inner: (inner / v) as u32, inverse: conj.into(), ..FftParams::default() };
+    gpu.dispatch(kernel, [&rows, w], [&columns], params, grid)?;
+    let edge = 1.0 / (h * width) as f32;
+    pass(gpu, Kind::Half, &columns, y, [n * h, width, c], Scale { edge, bulk: 2.0 * edge }, true)
 }

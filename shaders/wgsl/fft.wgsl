@@ -4,19 +4,21 @@
 //   fft_real_n   real to half spectrum: y[k] = s w[k] sum_j x[j] e^(-2 pi i jk / n), k <= n / 2
 //   fft_half_n   half spectrum to real: x[j] = s sum_k w[k] Re(y[k] e^(2 pi i jk / n))
 //   fft_full_n   complex to complex, either sign
-//   fft_any_*    the same for any n, one output an invocation
-// s w[k] is `edge` for k = 0 and the middle of an even n, `bulk` elsewhere. Twiddle factors of known n are constant
-// expressions, which the translator evaluates in f64; cosine and sine of the driver may be off by 5e-4.
-// n points as F times G: G sums of F points, then F of G; F = 1 is the plain sum. Sums use the symmetry of j and -j.
+//   fft_filter_n complex to complex, times w or conj(w) [n][inner], and back, unscaled: the middle of a filter
+//   fft_any_*    the first three for any n, one output an invocation
+// s w[k] is `edge` for k = 0 and the middle of an even n, `bulk` elsewhere. Known n: see shared/dft.wgsl.
 #define GROUP 64
 
-#kernel fft_real_$N_$V : N in 2 4 7 8 14 16 28 32, V in 1 4, KIND=real
-#kernel fft_real_$N_1 : N in 56 64, V=1, KIND=real
-#kernel fft_half_$N_$V : N in 2 4 7 8 14 16 28 32, V in 1 4, KIND=half
-#kernel fft_half_$N_1 : N in 56 64, V=1, KIND=half
+#kernel fft_real_$N_$V : N in 2 4 7 8 14 16 28 32, V in 1 4, KIND=real, F=1
+#kernel fft_real_$N_1 : N in 56 64, V=1, KIND=real, F=1
+#kernel fft_half_$N_$V : N in 2 4 7 8 14 16 28 32, V in 1 4, KIND=half, F=1
+#kernel fft_half_$N_1 : N in 56 64, V=1, KIND=half, F=1
 #kernel fft_full_$N_$V : N in 2 4 7 8 14 16, V in 1 4, KIND=full, F=1
 #kernel fft_full_$N_$V : N in 28 32, V in 1 4, KIND=full, F=4
 #kernel fft_full_$N_1 : N in 56 64, V=1, KIND=full, F=8
+#kernel fft_filter_$N_$V : N in 2 4 7 8 14 16, V in 1 4, KIND=filter, F=1
+#kernel fft_filter_$N_$V : N in 28 32, V in 1 4, KIND=filter, F=4
+#kernel fft_filter_$N_1 : N in 56 64, V=1, KIND=filter, F=8
 #kernel fft_any_$KIND : KIND in real half full, N=0, V=1
 #kernel complex_mul_$V : V in 2 4, KIND=mul
 
@@ -58,7 +60,7 @@ struct FftParams {
   n: u32,
   edge: f32,
   bulk: f32,
-  inverse: u32, // full: the sign of the exponent is plus
+  inverse: u32, // full: the sign of the exponent is plus; filter: conj(w)
 }
 var<immediate> p: FftParams;
 
@@ -77,6 +79,12 @@ alias T = f32;
 #endif
 #if KIND == half
 @group(0) @binding(1) var<storage, read_write> y: array<T>;
+#elif KIND == filter && V == 4
+@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+#elif KIND == filter
+@group(0) @binding(1) var<storage, read> w: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>;
 #elif V == 4
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 #else
@@ -156,9 +164,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endif
 }
 #else
-fn at(i: u32, j: u32, n: u32) -> u32 {
-  return (i / p.inner * n + j) * p.inner + i % p.inner;
-}
+#define M ${N / 2 + 1}
+#import dft
 
 @compute @workgroup_size($GROUP)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -166,177 +173,99 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
   if (i >= p.items) {
     return;
   }
-#if KIND == real
-  let src = at(i, 0u, ${N}u);
-  let dst = at(i, 0u, ${N / 2 + 1}u);
-#elif KIND == half
-  let src = at(i, 0u, ${N / 2 + 1}u);
-  let dst = at(i, 0u, ${N}u);
+  let inner = p.inner;
+#if KIND == half
+#define INS $M
 #else
-  let src = at(i, 0u, ${N}u);
+#define INS $N
 #endif
+#if KIND == real
+#define OUTS $M
+#else
+#define OUTS $N
+#endif
+  let src = i / inner * ${INS}u * inner + i % inner;
+  let dst = i / inner * ${OUTS}u * inner + i % inner;
 
 #if KIND == real
+  var v: array<T, $N>;
 #for j in 0..N
-  let v$j = x[src + ${j}u * p.inner];
+  v[$j] = x[src + ${j}u * inner];
 #endfor
-#for j in 1..(N + 1) / 2
-  let e$j = v$j + v${N - j};
-  let o$j = v$j - v${N - j};
-#endfor
-#for k in 0..N / 2 + 1
-  {
-#if N % 2 == 0 && k % 2 == 0
-    var re = v0 + v${N / 2};
-#elif N % 2 == 0
-    var re = v0 - v${N / 2};
 #else
-    var re = v0;
-#endif
-    var im = T(0.0);
-#for j in 1..(N + 1) / 2
-    re += e$j * cos(6.283185307179586 * ${j * k % N}.0 / ${N}.0);
-    im -= o$j * sin(6.283185307179586 * ${j * k % N}.0 / ${N}.0);
-#endfor
-#if k == 0 || 2 * k == N
-    put(dst + ${k}u * p.inner, re * p.edge, im * p.edge);
-#else
-    put(dst + ${k}u * p.inner, re * p.bulk, im * p.bulk);
-#endif
-  }
-#endfor
-
-#else
-#if KIND == half
-#define M ${N / 2 + 1}
-#else
-#define M $N
-#endif
-#for j in 0..M
-#if V == 4
-  let a$j = x[2u * (src + ${j}u * p.inner)];
-  let b$j = x[2u * (src + ${j}u * p.inner) + 1u];
-  let r$j = vec4<f32>(a$j.x, a$j.z, b$j.x, b$j.z);
-  let i$j = vec4<f32>(a$j.y, a$j.w, b$j.y, b$j.w);
-#else
-  let a$j = x[src + ${j}u * p.inner];
-  let r$j = a$j.x;
-  let i$j = a$j.y;
-#endif
-#endfor
-#endif
-
-#if KIND == half
-#for j in 0..N / 2 + 1
-  {
-    var even = T(0.0);
-    var odd = T(0.0);
-#for k in 1..(N + 1) / 2
-    even += r$k * cos(6.283185307179586 * ${j * k % N}.0 / ${N}.0);
-    odd += i$k * sin(6.283185307179586 * ${j * k % N}.0 / ${N}.0);
-#endfor
-#if N % 2 == 0 && j % 2 == 0
-    let ends = p.edge * (r0 + r${N / 2});
-#elif N % 2 == 0
-    let ends = p.edge * (r0 - r${N / 2});
-#else
-    let ends = p.edge * r0;
-#endif
-    y[dst + ${j}u * p.inner] = ends + p.bulk * (even - odd);
-#if j > 0 && 2 * j != N
-    y[dst + ${N - j}u * p.inner] = ends + p.bulk * (even + odd);
-#endif
-  }
-#endfor
-#endif
-
+  var re: array<T, $INS>;
+  var im: array<T, $INS>;
 #if KIND == full
-#define G ${N / F}
   // The inverse is the transform with real and imaginary parts exchanged before and after.
   let swap = p.inverse == 1u;
-#for j in 0..N
-  let vr$j = select(r$j, i$j, swap);
-  let vi$j = select(i$j, r$j, swap);
-#endfor
-#for g in 0..G
-#if F == 1
-  let ur0_$g = vr$g;
-  let ui0_$g = vi$g;
 #else
-  // F (even) points g, g + G, ..: the factor of output k is e^(-2 pi i gk / n).
-#for j in 1..F / 2
-  let er${j}_$g = vr${j * G + g} + vr${(F - j) * G + g};
-  let ei${j}_$g = vi${j * G + g} + vi${(F - j) * G + g};
-  let or${j}_$g = vr${j * G + g} - vr${(F - j) * G + g};
-  let oi${j}_$g = vi${j * G + g} - vi${(F - j) * G + g};
-#endfor
-#for k in 0..F / 2 + 1
-#if k % 2 == 0
-  var cr${k}_$g = vr$g + vr${F / 2 * G + g};
-  var ci${k}_$g = vi$g + vi${F / 2 * G + g};
-#else
-  var cr${k}_$g = vr$g - vr${F / 2 * G + g};
-  var ci${k}_$g = vi$g - vi${F / 2 * G + g};
+  let swap = false;
 #endif
-  var sr${k}_$g = T(0.0);
-  var si${k}_$g = T(0.0);
-#for j in 1..F / 2
-  cr${k}_$g += er${j}_$g * cos(6.283185307179586 * ${j * k % F}.0 / ${F}.0);
-  ci${k}_$g += ei${j}_$g * cos(6.283185307179586 * ${j * k % F}.0 / ${F}.0);
-  sr${k}_$g += or${j}_$g * sin(6.283185307179586 * ${j * k % F}.0 / ${F}.0);
-  si${k}_$g += oi${j}_$g * sin(6.283185307179586 * ${j * k % F}.0 / ${F}.0);
-#endfor
-#endfor
-#for k in 0..F
-#define Q ${(k < F - k) * k + (k >= F - k) * (F - k) * (k > 0)}
-#if k <= F / 2
-  let tr${k}_$g = cr${Q}_$g + si${Q}_$g;
-  let ti${k}_$g = ci${Q}_$g - sr${Q}_$g;
-#else
-  let tr${k}_$g = cr${Q}_$g - si${Q}_$g;
-  let ti${k}_$g = ci${Q}_$g + sr${Q}_$g;
-#endif
-  let ur${k}_$g = tr${k}_$g * cos(6.283185307179586 * ${g * k % N}.0 / ${N}.0) + ti${k}_$g * sin(6.283185307179586 * ${g * k % N}.0 / ${N}.0);
-  let ui${k}_$g = ti${k}_$g * cos(6.283185307179586 * ${g * k % N}.0 / ${N}.0) - tr${k}_$g * sin(6.283185307179586 * ${g * k % N}.0 / ${N}.0);
-#endfor
-#endif
-#endfor
-
-#for f in 0..F
+#for j in 0..INS
   {
-#for j in 1..(G + 1) / 2
-    let er$j = ur${f}_$j + ur${f}_${G - j};
-    let ei$j = ui${f}_$j + ui${f}_${G - j};
-    let or$j = ur${f}_$j - ur${f}_${G - j};
-    let oi$j = ui${f}_$j - ui${f}_${G - j};
-#endfor
-#for k in 0..G / 2 + 1
-    {
-#if G % 2 == 0 && k % 2 == 0
-      var cr = ur${f}_0 + ur${f}_${G / 2};
-      var ci = ui${f}_0 + ui${f}_${G / 2};
-#elif G % 2 == 0
-      var cr = ur${f}_0 - ur${f}_${G / 2};
-      var ci = ui${f}_0 - ui${f}_${G / 2};
+#if V == 4
+    let a = x[2u * (src + ${j}u * inner)];
+    let b = x[2u * (src + ${j}u * inner) + 1u];
+    let r = vec4<f32>(a.x, a.z, b.x, b.z);
+    let i = vec4<f32>(a.y, a.w, b.y, b.w);
 #else
-      var cr = ur${f}_0;
-      var ci = ui${f}_0;
+    let a = x[src + ${j}u * inner];
+    let r = a.x;
+    let i = a.y;
 #endif
-      var sr = T(0.0);
-      var si = T(0.0);
-#for j in 1..(G + 1) / 2
-      cr += er$j * cos(6.283185307179586 * ${j * k % G}.0 / ${G}.0);
-      ci += ei$j * cos(6.283185307179586 * ${j * k % G}.0 / ${G}.0);
-      sr += or$j * sin(6.283185307179586 * ${j * k % G}.0 / ${G}.0);
-      si += oi$j * sin(6.283185307179586 * ${j * k % G}.0 / ${G}.0);
-#endfor
-      put(src + ${f + F * k}u * p.inner, select(cr + si, ci - sr, swap), select(ci - sr, cr + si, swap));
-#if k > 0 && 2 * k != G
-      put(src + ${f + F * (G - k)}u * p.inner, select(cr - si, ci + sr, swap), select(ci + sr, cr - si, swap));
-#endif
-    }
-#endfor
+    re[$j] = select(r, i, swap);
+    im[$j] = select(i, r, swap);
   }
+#endfor
+#endif
+
+#if KIND == real
+  var re: array<T, $M>;
+  var im: array<T, $M>;
+  dft_real(&v, &re, &im);
+  let edge = p.edge;
+  let bulk = p.bulk;
+#for k in 0..M
+#if k == 0 || 2 * k == N
+  put(dst + ${k}u * inner, re[$k] * edge, im[$k] * edge);
+#else
+  put(dst + ${k}u * inner, re[$k] * bulk, im[$k] * bulk);
+#endif
+#endfor
+#elif KIND == half
+  var v: array<T, $N>;
+  dft_half(&re, &im, p.edge, p.bulk, &v);
+#for j in 0..N
+  y[dst + ${j}u * inner] = v[$j];
+#endfor
+#elif KIND == filter
+  dft(&re, &im);
+  let sign = select(1.0, -1.0, p.inverse == 1u);
+#for k in 0..N
+  {
+    let at = ${k}u * inner + i % inner;
+#if V == 4
+    let a = w[2u * at];
+    let b = w[2u * at + 1u];
+    let wr = vec4<f32>(a.x, a.z, b.x, b.z);
+    let wi = sign * vec4<f32>(a.y, a.w, b.y, b.w);
+#else
+    let wr = w[at].x;
+    let wi = sign * w[at].y;
+#endif
+    let r = re[$k] * wr - im[$k] * wi;
+    im[$k] = re[$k] * wi + im[$k] * wr;
+    re[$k] = r;
+  }
+#endfor
+  dft(&im, &re);
+#for k in 0..N
+  put(dst + ${k}u * inner, re[$k], im[$k]);
+#endfor
+#else
+  dft(&re, &im);
+#for k in 0..N
+  put(dst + ${k}u * inner, select(re[$k], im[$k], swap), select(im[$k], re[$k], swap));
 #endfor
 #endif
 }

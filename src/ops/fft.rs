@@ -30,7 +30,7 @@ impl Tensor {
     /// The half spectrum of a real image: `[N, H, W, C]` to `[N, H, W/2 + 1, C, 2]`,
     /// `Y[ky, kx] = s sum x[j, i] e^(-2 pi i (ky j / H + kx i / W))` with `s` 1 or, ortho, `1 / sqrt(H W)`.
     ///
-    /// Any size works; 2, 4, 7, 8, 14, 16, 28, 32, 56 and 64 have kernels of their own.
+    /// Any size works; sides of 2, 4, 7, 8, 14, 16, 28, 32, 56 and 64 have kernels of their own.
     ///
     /// # Errors
     /// If the tensor is not `F32` or has not four dimensions, or an image has no pixels.
@@ -66,7 +66,8 @@ impl Tensor {
 
     /// `irfft2(rfft2(x) * w)`: every channel of `x` `[N, H, W, C]` filtered with its own learned spectrum `w`
     /// `[H, W/2 + 1, C, 2]`, the token mixer of global filter networks (Rao et al., 2021). Where the transforms put their
-    /// factor makes no difference here.
+    /// factor makes no difference here. Square images of 4, 7, 8, 14 and 16 are filtered in one pass, others whose height is
+    /// 2, 4, 7, 8, 14, 16, 28, 32, 56 or 64 in three.
     ///
     /// # Errors
     /// If `w` has not the shape that belongs to `x`.
@@ -87,19 +88,19 @@ impl Tensor {
         self.rfft2(FftNorm::Ortho)?.complex_mul(w)?.irfft2(width, FftNorm::Ortho)
     }
 
-    /// `irfft2(rfft2(x) * w)`, or with `conj(w)`, in one kernel. The map of `x` is its own adjoint up to the conjugate:
+    /// `irfft2(rfft2(x) * w)`, or with `conj(w)`, by kernels made for it. The map of `x` is its own adjoint up to the conjugate:
     /// the factors of the columns commute with the product.
     fn filtered(&self, w: &Tensor, conj: bool) -> Result<Tensor> {
-        let [n, side, c] = [self.dim(0), self.dim(1), self.dim(3)];
+        let [n, h, width, c] = [self.dim(0), self.dim(1), self.dim(2), self.dim(3)];
         let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, "spectral_filter")?;
         if out.numel() > 0 {
-            k::spectral(self.gpu(), self.storage(), w.storage(), out.storage(), [n, side, c], conj)?;
+            k::spectral(self.gpu(), self.storage(), w.storage(), out.storage(), [n, h, width, c], conj)?;
         }
         let (x, w) = (self.clone(), w.clone());
         Ok(out.record("spectral_filter", &[self, &w.clone()], move |ctx, grad| {
             let dw = || {
                 // Gradient of the product of spectra, by the adjoint of the inverse transform.
-                let dy = grad.real_to_half("spectral_filter", factors(1.0 / (side * side) as f64, true))?;
+                let dy = grad.real_to_half("spectral_filter", factors(1.0 / (h * width) as f64, true))?;
                 let spectrum = x.rfft2(FftNorm::Backward)?;
                 let dw = if conj { spectrum.complex_mul_conj(&dy) } else { dy.complex_mul_conj(&spectrum) };
                 dw?.sum_to(w.shape())

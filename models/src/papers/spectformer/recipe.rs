@@ -88,12 +88,12 @@ fn setup(context: &Context) -> Result<Setup> {
             Ok(setup)
         }
         (Preset::Small, true) => {
-            let pair = context.subset(2000, 1000)?;
+            let pair = context.subset(1000, 500)?;
             let config = SpectFormerConfig { dim: 48, heads: 3, ..SpectFormerConfig::tiny(&spec(&pair.train)) };
-            let plan = Plan { smoothing: 0.1, crop_flip: true, ..Plan::adamw(10, 64, 1e-3, 0.05) };
+            let plan = Plan { smoothing: 0.1, crop_flip: true, ..Plan::adamw(8, 32, 1e-3, 0.05) };
             let mut setup = Setup::new(pair, config, plan, true)?;
             setup.notes.push(
-                "2,000 pictures, 10 epochs and a width of 48: sizes for a processor. Networks this small and this briefly \
+                "1,000 pictures, 8 epochs and a width of 48: sizes for a processor. Networks this small and this briefly \
                  trained say who learns faster, not who is better in the end.",
             );
             Ok(setup)
