@@ -76,6 +76,8 @@ pub fn run(args: Args) -> Result<()> {
     let state = match &from {
         Some(from) => {
             let state = from.checkpoint.restore(&mut arena, &mut optimizer)?;
+            // Before anything in the folder is changed.
+            state.check(&options, train.len())?;
             say(format!("going on after step {} from {}", state.step, from.path.display()));
             resume::rewind(&out, &state)?;
             Some(state)

@@ -125,7 +125,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The values above the last mark.
-    fn to_mark(&mut self) -> Result<Vec<Id>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.stack.iter().rposition(|&i| self.items[i] == Item::Mark).ok_or("has no mark")?;
         let values = self.stack.split_off(mark + 1);
         self.stack.pop();
@@ -289,7 +289,7 @@ impl<'a> Machine<'a> {
                     self.stack.pop().ok_or("takes more values than it gave")?;
                 }
                 b'1' => {
-                    self.to_mark()?;
+                    self.since_mark()?;
                 }
                 b'2' => {
                     let id = self.top()?;
@@ -339,12 +339,12 @@ impl<'a> Machine<'a> {
                 b']' => self.push(Item::List(Vec::new())),
                 b'}' => self.push(Item::Dict(Vec::new())),
                 b't' => {
-                    let values = self.to_mark()?;
+                    let values = self.since_mark()?;
                     self.push(Item::Tuple(values));
                 }
                 0x85..=0x87 => self.tuple(usize::from(code - 0x84))?,
                 b'l' => {
-                    let values = self.to_mark()?;
+                    let values = self.since_mark()?;
                     self.push(Item::List(values));
                 }
                 b'a' => {
@@ -352,7 +352,7 @@ impl<'a> Machine<'a> {
                     self.append(vec![value])?;
                 }
                 b'e' => {
-                    let values = self.to_mark()?;
+                    let values = self.since_mark()?;
                     self.append(values)?;
                 }
                 b's' => {
@@ -360,7 +360,7 @@ impl<'a> Machine<'a> {
                     self.set(&[key, value])?;
                 }
                 b'u' => {
-                    let values = self.to_mark()?;
+                    let values = self.since_mark()?;
                     self.set(&values)?;
                 }
                 b'q' => {

@@ -42,18 +42,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Saved>, String> {
     let pairs = tensors(&items, root)?;
     let mut storages: HashMap<String, Arc<Vec<u8>>> = HashMap::new();
     let mut out: Vec<Saved> = Vec::new();
+    // Entries that overlap could make a small file fill the memory.
+    let mut room = bytes.len();
     for (name, raw) in pairs {
         let storage = match storages.get(&raw.key) {
             Some(storage) => storage.clone(),
             None => {
                 let file = zip.find(&format!("data/{}", raw.key));
                 let file = file.ok_or_else(|| format!("tensor `{name}` refers to data that is not in the file"))?;
+                room = room.checked_sub(file.size).ok_or("has parts that overlap: it is damaged")?;
                 let content = Arc::new(zip.content(file)?.to_vec());
                 storages.insert(raw.key.clone(), content.clone());
                 content
             }
         };
-        out.push(tensor(name, &raw, storage).map_err(|e| format!("tensor `{name}` {e}"))?);
+        out.push(tensor(name, raw, storage).map_err(|e| format!("tensor `{name}` {e}"))?);
     }
     Ok(out)
 }
@@ -108,4 +111,77 @@ fn tensors(items: &[Item], root: Id) -> Result<Vec<(&str, &RawTensor)>, String> 
     }
     let keys: Vec<&str> = pairs.iter().take(8).map(|&(k, _)| text(k)).collect();
     Err(format!("holds no tensors under its keys ({}); save `model.state_dict()`", keys.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn u32s(values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// Head of an entry: what both of its records share, with no extra fields.
+    fn head(name: &str, content: &[u8], crc: u32) -> Vec<u8> {
+        let size = content.len() as u32;
+        [u32s(&[0, 0, crc, size, size]), u32s(&[name.len() as u32])].concat()
+    }
+
+    /// An archive in which `data/0` and the like share one content.
+    fn archive(pickle: &[u8], storages: usize, content: &[u8], crcs: [u32; 2]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let local = |bytes: &mut Vec<u8>, name: &str, content: &[u8], crc| {
+            let at = bytes.len() as u32;
+            bytes.extend([b"PK\x03\x04\x14\0", &head(name, content, crc)[..], name.as_bytes(), content].concat());
+            at
+        };
+        let first = local(&mut bytes, "a/data.pkl", pickle, crcs[0]);
+        let second = local(&mut bytes, "a/data/0", content, crcs[1]);
+        let start = bytes.len() as u32;
+        let mut central = |name: &str, content: &[u8], crc, at: u32| {
+            let record =
+                [&b"PK\x01\x02\x14\0\x14\0"[..], &head(name, content, crc), &[0; 10], &u32s(&[at]), name.as_bytes()];
+            bytes.extend(record.concat());
+        };
+        central("a/data.pkl", pickle, crcs[0], first);
+        (0..storages).for_each(|i| central(&format!("a/data/{i}"), content, crcs[1], second));
+        let count = (storages as u16 + 1).to_le_bytes();
+        let size = bytes.len() as u32 - start;
+        bytes.extend([&b"PK\x05\x06\0\0\0\0"[..], &count, &count, &u32s(&[size, start]), &[0; 2]].concat());
+        bytes
+    }
+
+    fn dictionary(storages: usize) -> Vec<u8> {
+        let one = |i: usize| {
+            let key = i.to_string();
+            let tensor = [
+                &b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nByteStorage\nX"[..],
+                &u32s(&[key.len() as u32]),
+                key.as_bytes(),
+                b"X\x03\0\0\0cpuK\x02tQK\x00K\x08\x85K\x01\x85\x89}tR",
+            ];
+            [&b"X"[..], &u32s(&[key.len() as u32]), key.as_bytes(), &tensor.concat()].concat()
+        };
+        [b"}(".to_vec(), (0..storages).flat_map(one).collect(), b"u.".to_vec()].concat()
+    }
+
+    #[test]
+    fn entries_that_share_their_bytes_do_not_fill_the_memory() {
+        let content = vec![7u8; 1 << 16];
+        let open = |n: usize| {
+            let pickle = dictionary(n);
+            let crcs = [crate::io::zip::crc32(&pickle), crate::io::zip::crc32(&content)];
+            parse(&archive(&pickle, n, &content, crcs))
+        };
+        let one = open(1).unwrap();
+        assert_eq!((one.len(), one[0].to_bytes()), (1, vec![7; 8]));
+        assert!(open(100).unwrap_err().contains("overlap"));
+        let pickle = dictionary(1);
+        assert!(parse(&archive(&pickle, 1, &content, [0, 0])).unwrap_err().contains("check sum"));
+        assert!(
+            parse(&archive(b"K\x01.", 0, &content, [crate::io::zip::crc32(b"K\x01."), 0]))
+                .unwrap_err()
+                .contains("no dictionary")
+        );
+    }
 }

@@ -9,7 +9,7 @@ const LOCAL: usize = 30;
 pub(super) struct Entry {
     pub name: String,
     start: usize,
-    size: usize,
+    pub size: usize,
     crc: u32,
     /// Neither compressed nor encrypted.
     plain: bool,
@@ -126,7 +126,7 @@ fn large_sizes(mut extra: &[u8], fields: [&mut usize; 3]) -> Result<(), String> 
 }
 
 /// The check sum of zip (ISO 3309), with tables for four bytes at a time.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     const TABLES: [[u32; 256]; 4] = {
         let mut t = [[0u32; 256]; 4];
         let mut i = 0;

@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
         let mut clock = Clock::new(self.from.as_ref().map_or(0.0, |f| f.seconds));
         let (mut step, mut best): (u64, Option<(u64, f64)>) = (0, None);
         if let Some(from) = self.from.take() {
-            from.check(options.seed, options.batch, train.len(), options.epochs)?;
+            from.check(options, train.len())?;
             sampler.seek(from.position)?;
             meter.restore(&from.meter, from.step)?;
             (step, best) = (from.step, from.best);

@@ -4,7 +4,7 @@ use crate::data::Position;
 use crate::error::{Error, Result};
 use crate::nn::Arena;
 use crate::optim::Optimizer;
-use crate::train::{LossMeter, MeterState};
+use crate::train::{FitOptions, LossMeter, MeterState};
 
 /// Where a run stands between two steps. With the arena's values and statistics and the optimiser's state this is all that
 /// [`crate::train::Trainer::resume`] needs to go on as if the run had never stopped: order, augmentation, mixing and dropout are functions
@@ -31,7 +31,11 @@ pub struct TrainState {
 
 impl TrainState {
     /// Refuses to go on with other data or another seed or batch size: the run would be neither the old nor a new one.
-    pub(crate) fn check(&self, seed: u64, batch: usize, samples: usize, epochs: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Value`] with what differs, or if the run has ended.
+    pub fn check(&self, options: &FitOptions, samples: usize) -> Result<()> {
+        let &FitOptions { seed, batch, epochs, .. } = options;
         for (what, saved, now) in [
             ("seed", self.seed, seed),
             ("batch size", self.batch as u64, batch as u64),
