@@ -50,7 +50,8 @@ impl<'a, H: Hooks> Saver<'a, H> {
         let checkpoint = Checkpoint::take(now.arena, now.optimizer, now.state()?)?;
         // The records up to here go to the disk before what makes them count.
         let records = self.run.join(METRICS);
-        fs::File::open(&records).and_then(|f| f.sync_all()).map_err(|e| Error::io(&records, &e))?;
+        let file = fs::OpenOptions::new().append(true).open(&records);
+        file.and_then(|f| f.sync_all()).map_err(|e| Error::io(&records, &e))?;
         self.folder.save(&checkpoint)?;
         self.saved = Some((now.step, end));
         if now.place == (Place::EpochEnd { best: true }) {
