@@ -45,6 +45,7 @@ macro_rules! papers {
 
 // One line for each, in the order of the alphabet.
 papers! {
+    bd_kd
     coswin
     crrelu
     eeea_net

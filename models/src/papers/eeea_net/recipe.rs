@@ -169,25 +169,8 @@ fn split(data: &Dataset, plan: &Plan) -> Result<(Dataset, Dataset)> {
     let per_class = plan.pictures / data.classes.len().max(1);
     let least = data.class_counts().into_iter().min().unwrap_or(0);
     let chosen = if plan.pictures < data.len() && per_class < least { &data.first_per_class(per_class)? } else { data };
-    let chosen = if plan.shrink > 1 { &shrink(chosen, plan.shrink)? } else { chosen };
+    let chosen = if plan.shrink > 1 { &chosen.shrink(plan.shrink)? } else { chosen };
     chosen.split(plan.held_out, 0)
-}
-
-/// Averages squares of `by` x `by` pixels, rounding to the nearest byte.
-fn shrink(data: &Dataset, by: usize) -> Result<Dataset> {
-    let (h, w, c) = (data.height / by, data.width / by, data.channels);
-    let area = (by * by) as u32;
-    let mut images = Vec::with_capacity(data.len() * h * w * c);
-    for image in data.images.chunks_exact(data.image_len()) {
-        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
-            images.extend((0..c).map(|k| {
-                let pixels = (0..by * by).map(|i| ((y * by + i / by) * data.width + x * by + i % by) * c + k);
-                let sum: u32 = pixels.map(|at| u32::from(image[at])).sum();
-                ((sum + area / 2) / area) as u8
-            }));
-        }
-    }
-    Dataset::new(data.name.clone(), images, data.labels.clone(), [h, w, c], data.classes.clone())
 }
 
 /// Runs one search, resumed from the context's folder where it has one.

@@ -1,36 +1,14 @@
 //! Fixed order, shuffled, hardest, random and easiest batches at equal numbers of updates.
 
-use shadegrad::nn::{Arena, Builder, Cx, Fan, Init, Linear, Module, Scope};
+use shadegrad::nn::{Arena, Builder, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad::train::{Images, evaluate};
-use shadegrad::{CrossEntropy, Result, Tensor};
+use shadegrad::{CrossEntropy, Result};
 
 use super::{BatchPlan, HardBatches, HardBatchesConfig, Policy, Stats};
 use crate::papers::{Better, Chart, Context, Curves, Expect, Outcome, Preset, Role, describe};
+use crate::papers::shared::mlp::HeMlp;
 use crate::{CifarResNet, Spec};
-
-/// A multi-layer perceptron with He-normal weights and no biases at the start.
-struct HeMlp(Vec<Linear>);
-
-impl HeMlp {
-    fn new(scope: &mut Scope<'_>, widths: &[usize]) -> Self {
-        let he = Init::KaimingNormal(Fan::In, std::f32::consts::SQRT_2);
-        let layer = |(i, w): (usize, &[usize])| {
-            Linear::with_init(&mut scope.sub(format!("layers.{i}")), w[0], w[1], he, Some(Init::Zeros))
-        };
-        Self(widths.windows(2).enumerate().map(layer).collect())
-    }
-}
-
-impl Module for HeMlp {
-    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.flatten(1, x.rank() - 1)?;
-        for (i, layer) in self.0.iter().enumerate() {
-            x = if i == 0 { layer.forward(cx, &x)? } else { layer.forward(cx, &x.relu()?)? };
-        }
-        Ok(x)
-    }
-}
 
 /// An arm: its name, what it is for, the policy, delta, and whether the batches are cut anew after each pass.
 type Variant = (&'static str, Role, fn(u64) -> Policy, f64, bool);

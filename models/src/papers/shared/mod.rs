@@ -1,3 +1,4 @@
 //! What more than one paper is made of.
 
 pub mod mask;
+pub mod mlp;

@@ -164,7 +164,7 @@ impl LargeBatch {
         if let Some(g) = ghost.filter(|&g| g == 0 || g > batch) {
             return wrong(format!("ghosts of {g} in batches of {batch}; give 1 up to the batch"));
         }
-        if let Some(c) = clip.filter(|c| !(*c > 0.0)) {
+        if let Some(c) = clip.filter(|c| c.is_nan() || *c <= 0.0) {
             return wrong(format!("gradients clipped to {c}; give a positive norm, such as 5"));
         }
         if let Some(v) = gradient_noise.filter(|v| !(*v >= 0.0 && v.is_finite())) {

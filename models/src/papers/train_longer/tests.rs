@@ -264,12 +264,12 @@ fn covariance_falls_with_the_batch_and_the_root_rule_restores_it() {
     let (m, n) = (2.0, 4.0);
     let one = moment(&single);
     assert_eq!(one, [0.5, 2.0]);
-    for c in 0..2 {
+    let large = LargeBatch::new(config(1, 2, None)).unwrap();
+    for (c, one) in one.into_iter().enumerate() {
         // Cov = C / M (1 - M / N) N / (N - 1) without replacement, C / M with.
-        assert!((moment(&without)[c] - one[c] / m * (1.0 - m / n) * n / (n - 1.0)).abs() < 1e-12);
-        assert!((moment(&with)[c] - one[c] / m).abs() < 1e-12);
-        let rate = LargeBatch::new(config(1, 2, None)).unwrap().rate_factor();
-        assert!((rate * rate * moment(&with)[c] - one[c]).abs() < 1e-12);
+        assert!((moment(&without)[c] - one / m * (1.0 - m / n) * n / (n - 1.0)).abs() < 1e-12);
+        assert!((moment(&with)[c] - one / m).abs() < 1e-12);
+        assert!((large.rate_factor().powi(2) * moment(&with)[c] - one).abs() < 1e-12);
     }
 }
 
