@@ -148,15 +148,9 @@ fn one_interrupt_saves_and_says_how_to_go_on() {
     wait_for(&mut child, &s.path("run"), 10);
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     assert!(status.success());
-    let (_, stderr) = texts(
-        &child
-            .wait_with_output()
-            .map(|o| {
-                assert_eq!(o.status.code(), Some(130));
-                o
-            })
-            .expect("an end"),
-    );
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(130));
+    let (_, stderr) = texts(&output);
     for word in ["finishing the step", "saved after step", "shadegrad train --resume run"] {
         assert!(stderr.contains(word), "no {word:?} in\n{stderr}");
     }
