@@ -419,3 +419,63 @@ fn a_full_disk_is_found_before_training() {
         assert!(!s.path(&out).join("metrics.jsonl").exists());
     }
 }
+
+#[test]
+fn papers_are_listed_with_what_was_measured() {
+    let s = Shade::new();
+    let text = s.good(&["papers"]);
+    assert!(text.contains("coswin") && text.contains("worst-case-forget"), "{text}");
+    let rows: Vec<Value> = serde_json::from_str(&s.good(&["papers", "--json"])).expect("JSON");
+    assert_eq!(rows.len(), 36);
+    for row in &rows {
+        let (state, results) = (row["state"].as_str().expect("a state"), row["results"].as_array().expect("results"));
+        assert!(["planned", "built", "measured"].contains(&state), "{row}");
+        assert!(row["title"].is_string() && row["slug"].is_string());
+        assert_eq!(state == "measured", results.iter().any(|r| r["run"]["preset"] != "smoke"), "{row}");
+    }
+}
+
+/// The page is written from the results beside it: whoever records a run has to write it again.
+#[test]
+fn the_page_on_papers_is_what_the_results_say() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let s = Shade::new();
+    for entry in std::fs::read_dir(docs.join("results")).expect("docs/results") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        s.write(&format!("docs/results/{name}"), std::fs::read(&path).expect("a result"));
+    }
+    s.good(&["papers", "--docs", "docs"]);
+    let kept = std::fs::read_to_string(docs.join("papers.md")).expect("docs/papers.md");
+    assert!(s.read("docs/papers.md") == kept, "write docs/papers.md again: shadegrad papers --docs docs");
+}
+
+#[test]
+fn a_paper_runs_and_its_result_can_be_recorded() {
+    let s = Shade::new();
+    let text = s.good(&["run", "hard-samples", "--seeds", "3,", "--out", "mine"]);
+    for word in ["hardest 0.5", "the paper's own", "one seed: the spread is not known", "report.html"] {
+        assert!(text.contains(word), "no {word:?} in\n{text}");
+    }
+    assert_self_contained(&s.read("mine/report.html"));
+    let result: Value = serde_json::from_str(&s.read("mine/results.json")).expect("JSON");
+    assert_eq!((&result["slug"], &result["seeds"][0]), (&"hard-samples".into(), &3.into()));
+    s.good(&["papers", "--docs", "docs", "--record", "mine"]);
+    let page = s.read("docs/papers.md");
+    assert!(page.contains("### hard-samples: smoke, digits") && page.contains("--seeds 3,`"), "{page}");
+    assert!(s.path("docs/results/hard-samples.smoke.digits.json").exists());
+}
+
+#[test]
+fn wrong_runs_of_papers_are_refused() {
+    let s = Shade::new();
+    s.bad(&["run", "hard-sample"], 2, &["did you mean `hard-samples`"]);
+    s.bad(&["run"], 2, &["--all"]);
+    s.bad(&["run", "hard-samples", "--preset", "huge"], 2, &["smoke, small and full"]);
+    s.bad(&["run", "hard-samples", "--preset", "full"], 2, &["--data"]);
+    s.bad(&["run", "hard-samples", "--preset", "small", "--data", "nowhere"], 2, &["nowhere", "no such folder"]);
+    s.bad(&["run", "hard-samples", "--data", "."], 2, &["embedded digits"]);
+    s.bad(&["run", "hard-samples", "--seeds", "0"], 2, &["neither a number of seeds"]);
+    s.bad(&["papers", "--record", "nowhere"], 2, &["--docs"]);
+    s.bad(&["papers", "--docs", "docs", "--record", "nowhere"], 1, &["nowhere"]);
+}

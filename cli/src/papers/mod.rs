@@ -115,7 +115,9 @@ fn page(stored: &[Stored]) -> String {
         "# Papers\n\n\
          This page is written by `shadegrad papers --docs docs` from the stored results under `docs/results`; it is not \
          edited by hand. A verdict follows from the differences between arms with the same seed: *shown* and *not shown* \
-         mean by more than two standard errors of their mean. *planned* papers cannot be run yet; *built* ones pass the \
+         mean by more than two standard errors of their mean. That is the spread between seeds alone: two or three seeds \
+         tell it badly, and all share one test set, of which 500 pictures leave an accuracy of a half uncertain by two \
+         points. *planned* papers cannot be run yet; *built* ones pass the \
          checks of their mathematics; *measured* ones have a stored run larger than a smoke.\n\n",
     );
     let mut rows = vec![["paper", "state", "claim", "last figure"].map(String::from).to_vec()];
