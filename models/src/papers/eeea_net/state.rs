@@ -1,10 +1,10 @@
 //! A search's state as JSON.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
+use shadegrad::io::write_atomic;
 use shadegrad::rng::Philox;
 use shadegrad::{Error, Result};
 
@@ -27,19 +27,10 @@ pub(super) fn save(search: &Search, s: &State, path: &Path) -> Result<()> {
         "draws": s.draws,
         "rejected": s.rejected,
     });
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    let beside: PathBuf = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = File::create(&beside)?;
-        file.write_all(format!("{all:#}\n").as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|e| Error::io(path, &e))
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| Error::io(path, &e))?;
+    }
+    write_atomic(path, |file| writeln!(file, "{all:#}"))
 }
 
 /// Reads what [`save`] wrote for the same search.
