@@ -29,7 +29,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the paper; `shadegrad papers` lists them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(conflicts_with = "all")]
     slug: Option<String>,
     /// Run every paper that is built
     #[arg(long)]
@@ -72,7 +72,8 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
 pub fn run(args: &Args) -> Result<()> {
     let chosen: Vec<&Paper> = match &args.slug {
         Some(slug) => vec![find(slug)?],
-        None => papers::all().into_iter().filter(|p| p.is_built()).collect(),
+        None if args.all => papers::all().into_iter().filter(|p| p.is_built()).collect(),
+        None => return Err(usage("name a paper, or give --all; `shadegrad papers` lists them")),
     };
     let pair = args.data.as_deref().map(open).transpose()?;
     if pair.is_none() && args.preset == Preset::Full {
