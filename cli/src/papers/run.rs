@@ -75,13 +75,13 @@ pub fn run(args: &Args) -> Result<()> {
         None if args.all => papers::all().into_iter().filter(|p| p.is_built()).collect(),
         None => return Err(usage("name a paper, or give --all; `shadegrad papers` lists them")),
     };
-    let pair = args.data.as_deref().map(open).transpose()?;
-    if pair.is_none() && args.preset == Preset::Full {
+    if args.data.is_none() && args.preset == Preset::Full {
         return Err(usage(format!("--preset full needs --data: `{}` is run on {}", chosen[0].slug, chosen[0].data)));
     }
-    if pair.is_some() && args.preset == Preset::Smoke {
+    if args.data.is_some() && args.preset == Preset::Smoke {
         return Err(usage("--preset smoke runs on the embedded digits; leave --data out, or choose small or full"));
     }
+    let pair = args.data.as_deref().map(open).transpose()?;
     let gpu = devices::open(args.adapter.as_deref())?;
     devices::announce(&gpu);
     let mut failed = Vec::new();
