@@ -1,4 +1,5 @@
-//! Speed of spectral gates and of attention by processor time: `cargo run --release --example mixers`.
+//! Speed of the papers' networks, and of spectral gates, by processor time: `cargo run --release -p shadegrad-models
+//! --example speeds`.
 //!
 //! By the clock on a shared machine such figures do not repeat. With `SHADEGRAD_DISABLE=immediates` the same for devices
 //! without immediates. Arguments choose what is measured: `models`, `gates`; both without any.
@@ -8,8 +9,11 @@ use shadegrad::autograd::{GradOptions, grad_with, no_grad};
 use shadegrad::nn::{Arena, Builder, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad::rng::Stream;
-use shadegrad::{CrossEntropy, Gpu, Options, Result, Tensor};
+use shadegrad::{CrossEntropy, Gpu, Options, Result, Surrogate, Tensor};
 use shadegrad_models::Spec;
+use shadegrad_models::papers::coswin::{LocalBranch, Swin, SwinConfig};
+use shadegrad_models::papers::eeea_net::{CellNet, Genotype, NetCfg, mac_count};
+use shadegrad_models::papers::iir_snn::{Ann, SpikingNet, VggPlan};
 use shadegrad_models::papers::spectformer::{SpectFormer, SpectFormerConfig};
 
 /// Processor seconds of one call: the least of three rounds, since other work on the machine only adds.
@@ -35,32 +39,72 @@ fn measure(gpu: &Gpu, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(least)
 }
 
-fn models(gpu: &Gpu) -> Result<()> {
-    const BATCH: usize = 64;
-    let spec = Spec::cifar10();
+/// Images of a step.
+const BATCH: usize = 64;
+
+/// Prints the speed of `model`, which has `macs` multiply-adds for an image, on CIFAR-sized images.
+fn speed(gpu: &Gpu, name: &str, macs: u64, model: &dyn Module, arena: &Arena) -> Result<()> {
     let x = Tensor::uniform(gpu, &[BATCH, 32, 32, 3], Stream::new(0, 0), -1.0, 1.0)?;
     let labels = Tensor::from_u32(gpu, &[3; BATCH], &[BATCH])?;
-    println!("{:<8} {:>12} {:>16} {:>16}", "blocks", "MMAC/image", "training", "inference");
+    let mut optimizer = Optimizer::new(arena, Rule::adamw(0.05))?.clip_norm(1.0);
+    let mut step = 0;
+    let training = measure(gpu, || {
+        let logits = model.forward(&Cx::train(arena).seeded(0, step), &x)?;
+        arena.backward(&logits.cross_entropy(&labels, CrossEntropy::default())?)?;
+        step += 1;
+        optimizer.step(arena, 1e-3)
+    })?;
+    let inference = measure(gpu, || no_grad(|| model.forward(&Cx::eval(arena), &x)).map(|_| ()))?;
+    let (training, inference) = (BATCH as f64 / training, BATCH as f64 / inference);
+    // A step costs about three forward passes.
+    let giga = 2e-9 * macs as f64;
+    println!(
+        "{name:<26} {:>10.2} {training:>10.1} {:>9.1} {inference:>10.1} {:>9.1}",
+        macs as f64 / 1e6,
+        3.0 * giga * training,
+        giga * inference
+    );
+    Ok(())
+}
+
+fn models(gpu: &Gpu) -> Result<()> {
+    let spec = Spec::cifar10();
+    println!(
+        "{:<26} {:>10} {:>10} {:>9} {:>10} {:>9}",
+        "network", "MMAC/image", "train im/s", "GFLOP/s", "infer im/s", "GFLOP/s"
+    );
     for pattern in ["aaaa", "ssaa", "ssss"] {
         let config = SpectFormerConfig::tiny(&spec).with_pattern(pattern.parse()?);
         let mut builder = Builder::new();
         let model = SpectFormer::new(&mut builder.root(), &config)?;
         let arena = Arena::new(gpu, &builder, 0)?;
-        let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.05))?.clip_norm(1.0);
-        let mut step = 0;
-        let training = measure(gpu, || {
-            let logits = model.forward(&Cx::train(&arena).seeded(0, step), &x)?;
-            arena.backward(&logits.cross_entropy(&labels, CrossEntropy::default())?)?;
-            step += 1;
-            optimizer.step(&arena, 1e-3)
-        })?;
-        let inference = measure(gpu, || no_grad(|| model.forward(&Cx::eval(&arena), &x)).map(|_| ()))?;
-        println!(
-            "{pattern:<8} {:>12.2} {:>10.1} img/s {:>10.1} img/s",
-            model.macs() as f64 / 1e6,
-            BATCH as f64 / training,
-            BATCH as f64 / inference
-        );
+        speed(gpu, &format!("SpectFormer tiny {pattern}"), model.macs(), &model, &arena)?;
+    }
+    let small = SwinConfig { patch: 4, embed: 24, depths: vec![2, 2], heads: vec![2, 4], ..SwinConfig::coswin(&spec) };
+    let plain = SwinConfig { local: LocalBranch::None, ..small.clone() };
+    for (name, config) in [("Swin small", plain), ("CoSwin small", small)] {
+        let mut builder = Builder::new();
+        let model = Swin::new(&mut builder.root(), &config)?;
+        let arena = Arena::new(gpu, &builder, 0)?;
+        speed(gpu, name, config.macs()?, &model, &arena)?;
+    }
+    let cell = Genotype::published("EEEA_A")?;
+    let cfg = NetCfg { c0: 16, layers: 8, aux: false, ..NetCfg::full(10) };
+    let mut builder = Builder::new();
+    let model = CellNet::new(&mut builder.root(), &cell, cfg)?;
+    let mut arena = Arena::new(gpu, &builder, 0)?;
+    // A cell may leave a state unread, whose parameters then get no gradient.
+    arena.allow_missing("cells.*");
+    speed(gpu, "EEEA_A, 16 channels", mac_count(&cell, &cfg, (32, 32))?, &model, &arena)?;
+    let mut builder = Builder::new();
+    let ann = Ann::vgg(&mut builder.root(), &VggPlan::small(), &spec)?;
+    let arena = Arena::new(gpu, &builder, 0)?;
+    let spiking = SpikingNet::from_ann(&ann, &arena, Surrogate::Linear { gamma: 0.3 })?;
+    let macs: u64 = spiking.macs([32, 32, 3])?.iter().sum();
+    speed(gpu, "small VGG", macs, &ann, &arena)?;
+    for timesteps in [1, 5] {
+        let name = format!("the same spiking, T = {timesteps}");
+        speed(gpu, &name, macs * timesteps as u64, &spiking.at(timesteps), spiking.arena())?;
     }
     Ok(())
 }
