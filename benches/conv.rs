@@ -74,11 +74,7 @@ fn passes(c: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .with_measurement(CpuTime::default())
-        .sample_size(10)
-        .warm_up_time(std::time::Duration::from_millis(200))
-        .measurement_time(std::time::Duration::from_millis(1000));
+    config = support::settings(200, 1000);
     targets = passes
 }
 criterion_main!(benches);

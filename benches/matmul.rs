@@ -63,11 +63,7 @@ fn products(c: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .with_measurement(CpuTime::default())
-        .sample_size(10)
-        .warm_up_time(std::time::Duration::from_millis(200))
-        .measurement_time(std::time::Duration::from_millis(1000));
+    config = support::settings(200, 1000);
     targets = products
 }
 criterion_main!(benches);

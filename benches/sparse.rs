@@ -91,11 +91,7 @@ fn layers(c: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .with_measurement(CpuTime::default())
-        .sample_size(10)
-        .warm_up_time(std::time::Duration::from_millis(100))
-        .measurement_time(std::time::Duration::from_millis(400));
+    config = support::settings(100, 400);
     targets = layers
 }
 criterion_main!(benches);

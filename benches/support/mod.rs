@@ -1,9 +1,9 @@
-//! What the benchmarks share: processor time as criterion's measurement.
+//! What the benchmarks share: processor time as criterion's measurement, and its settings.
 
 use std::time::Duration;
 
-use criterion::Throughput;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{Criterion, Throughput};
 
 /// Processor time of all threads of this process, the driver's included, where the system tells it (Linux); wall time
 /// elsewhere. On a software driver it is the figure that a busy machine leaves standing. `SHADEGRAD_BENCH_WALL=1`
@@ -18,6 +18,15 @@ impl Default for CpuTime {
         let wall = std::env::var_os("SHADEGRAD_BENCH_WALL").is_some();
         Self { cpu: !wall && cpu_nanoseconds().is_some(), wall: WallTime }
     }
+}
+
+/// Ten samples by processor time, after warming up; both times in milliseconds.
+pub fn settings(warm_up: u64, measure: u64) -> Criterion<CpuTime> {
+    Criterion::default()
+        .with_measurement(CpuTime::default())
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(warm_up))
+        .measurement_time(Duration::from_millis(measure))
 }
 
 /// Sum over the threads alive; none of the driver's workers ends between two readings.

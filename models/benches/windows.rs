@@ -87,11 +87,7 @@ fn blocks(c: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .with_measurement(CpuTime::default())
-        .sample_size(10)
-        .warm_up_time(std::time::Duration::from_millis(500))
-        .measurement_time(std::time::Duration::from_millis(2000));
+    config = support::settings(500, 2000);
     targets = blocks
 }
 criterion_main!(benches);
