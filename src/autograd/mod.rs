@@ -10,6 +10,7 @@ mod checkpoint;
 mod composite;
 mod functions;
 mod node;
+mod trace;
 
 pub use anomaly::detect_anomaly;
 pub(crate) use anomaly::{leave_layer, nonfinite};
@@ -18,6 +19,8 @@ pub(crate) use checkpoint::record_checkpoint;
 pub(crate) use composite::composite_grads;
 pub use functions::{custom, hvp, vjp};
 pub use node::{Ctx, Node};
+pub(crate) use trace::wanted;
+pub use trace::{Traced, trace};
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};

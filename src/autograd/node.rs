@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::autograd::{anomaly, recording};
+use crate::autograd::{anomaly, recording, trace};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -147,23 +147,26 @@ impl Tensor {
         F: Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     {
         anomaly::look(op, &self);
-        if recording() && inputs.iter().any(|t| t.requires_grad()) {
+        let out = if recording() && inputs.iter().any(|t| t.requires_grad()) {
             let node = Node::new(op, self.shape(), inputs, Some(Box::new(backward)));
-            return self.with(self.shape(), Some(node), None);
-        }
-        match inputs.iter().find_map(|t| t.0.cut) {
-            Some(cut) => self.with(self.shape(), None, Some(cut)),
-            None => self,
-        }
+            self.with(self.shape(), Some(node), None)
+        } else {
+            match inputs.iter().find_map(|t| t.0.cut) {
+                Some(cut) => self.with(self.shape(), None, Some(cut)),
+                None => self,
+            }
+        };
+        trace::note(op, inputs, &out);
+        out
     }
 
     /// Marks `self`, a fresh result of `op`, as having no gradient: asking for one is an error that names `op`.
     pub(crate) fn record_cut(self, op: &'static str, inputs: &[&Tensor]) -> Tensor {
         anomaly::look(op, &self);
-        if inputs.iter().any(|t| t.requires_grad() || t.0.cut.is_some()) {
-            return self.with(self.shape(), None, Some(op));
-        }
-        self
+        let cut = inputs.iter().any(|t| t.requires_grad() || t.0.cut.is_some());
+        let out = if cut { self.with(self.shape(), None, Some(op)) } else { self };
+        trace::note(op, inputs, &out);
+        out
     }
 
     /// Names of all operations in the graph behind this tensor, those without a gradient included: for messages and tests.

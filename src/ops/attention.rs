@@ -3,7 +3,7 @@
 use shadegrad_kernels::attention as kernels;
 use shadegrad_kernels::softmax::{Lanes, softmax_grad};
 
-use crate::autograd::recording;
+use crate::autograd::{recording, wanted};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -62,7 +62,9 @@ impl Tensor {
         let recorded =
             recording() && (tracked(Some(self)) || tracked(Some(k)) || tracked(Some(v)) || tracked(options.bias));
         let (d, dv) = (self.dim(3), v.dim(3));
-        if !recorded && d == dv && kernels::has_forward(d) && self.numel() > 0 && k.numel() > 0 {
+        // Whoever looks for the weights must find them.
+        let stored = recorded || wanted("masked_softmax");
+        if !stored && d == dv && kernels::has_forward(d) && self.numel() > 0 && k.numel() > 0 {
             return self.flash(k, v, scale, options);
         }
         let scores = self.matmul_t(k, false, true)?;

@@ -1,6 +1,8 @@
 //! The tape: higher orders, hooks, freeing, errors, depth.
 
-use shadegrad::autograd::{GradOptions, checkpoint, custom, grad, grad_create_graph, grad_with, hvp, no_grad, vjp};
+use shadegrad::autograd::{
+    GradOptions, checkpoint, custom, grad, grad_create_graph, grad_with, hvp, no_grad, trace, vjp,
+};
 use shadegrad::{Result, Tensor};
 
 use super::gpu;
@@ -205,4 +207,46 @@ fn deep_graphs_do_not_overflow_the_stack() {
         drop(z);
     };
     std::thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_trace_shows_operations_with_inputs_and_graph() {
+    let x = leaf(&[-1.0, 2.0]);
+    let (y, seen) = trace(&[], || x.mul_scalar(3.0)?.relu()?.add(&x)).unwrap();
+    assert_eq!(seen.iter().map(|t| t.op).collect::<Vec<_>>(), ["mul_scalar", "relu", "add"]);
+    close(&seen[1].output, &[0.0, 6.0]);
+    assert!(seen[1].inputs[0].storage().same_buffer(seen[0].output.storage()));
+    // What was seen is in the graph: d/dx of the ReLU's output alone.
+    close(&grad(&total(&seen[1].output).unwrap(), &[&x]).unwrap()[0], &[0.0, 3.0]);
+    close(&y, &[-1.0, 8.0]);
+    // By name, without recording, nested, and nothing afterwards.
+    let (inner, outer) = trace(&["relu", "sign"], || {
+        let (_, inner) = no_grad(|| trace(&["exp"], || x.exp()?.relu()))?;
+        x.sign()?.neg()?;
+        Ok(inner)
+    })
+    .unwrap();
+    assert_eq!((inner.len(), inner[0].op), (1, "exp"));
+    assert_eq!(outer.iter().map(|t| t.op).collect::<Vec<_>>(), ["sign"]);
+    assert!(trace(&[], || x.matmul(&x)).is_err());
+    assert!(trace(&[], || Ok(())).unwrap().1.is_empty());
+}
+
+#[test]
+fn attention_shows_its_weights_to_a_trace() {
+    let noise =
+        |i: u64, shape: &[usize]| Tensor::normal(&gpu(), shape, shadegrad::rng::Stream::new(7, i), 0.0, 1.0).unwrap();
+    let [q, k, v] = [0, 1, 2].map(|i| noise(i, &[2, 3, 5, 16]));
+    let attend = || q.sdpa(&k, &v, shadegrad::Attention::default());
+    let (y, seen) = no_grad(|| trace(&["masked_softmax"], attend)).unwrap();
+    assert_eq!((seen.len(), seen[0].output.shape()), (1, &[2, 3, 5, 5][..]));
+    let rows = seen[0].output.sum(&[3], false).unwrap().to_vec().unwrap();
+    assert!(rows.iter().all(|r| (r - 1.0).abs() < 1e-5));
+    // The kernel that never holds them gives the same.
+    close(&attend().unwrap(), &y.to_vec().unwrap());
+    let map = noise(3, &[1, 4, 4, 48]);
+    let windows = shadegrad::window::Windows { heads: 2, window: 2, shift: 0, scale: None };
+    let (y, seen) = no_grad(|| trace(&["masked_softmax"], || map.window_attention(None, windows))).unwrap();
+    assert_eq!(seen.len(), 1);
+    close(&map.window_attention(None, windows).unwrap(), &y.to_vec().unwrap());
 }
