@@ -2,3 +2,4 @@
 
 pub mod mask;
 pub mod mlp;
+pub mod prune;

@@ -1,0 +1,112 @@
+//! Pruning little by little while the network trains.
+
+use shadegrad::nn::Arena;
+use shadegrad::optim::Optimizer;
+use shadegrad::train::Hooks;
+use shadegrad::{Error, Result};
+
+use super::{Criterion, Pooling, PruneMasks};
+
+/// The sparsity at every step: `s = last + (first - last) (1 - (t - begin) / (every times))^3` (Zhu and Gupta, "To prune,
+/// or not to prune", 2017, eq. 1), changed every `every` steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gradual {
+    /// Sparsity at the beginning.
+    pub first: f64,
+    /// Sparsity at the end.
+    pub last: f64,
+    /// The step after which the first weights go.
+    pub begin: u64,
+    /// Steps between two prunings.
+    pub every: u64,
+    /// Prunings after the first.
+    pub times: u64,
+}
+
+impl Gradual {
+    /// The sparsity that holds from step `step` on; 0 before the beginning.
+    pub fn sparsity(&self, step: u64) -> f64 {
+        if step < self.begin {
+            return 0.0;
+        }
+        let done = ((step - self.begin) / self.every.max(1)).min(self.times) as f64 / self.times.max(1) as f64;
+        self.last + (self.first - self.last) * (1.0 - done).powi(3)
+    }
+
+    /// Whether weights go after step `step`.
+    pub fn is_due(&self, step: u64) -> bool {
+        step >= self.begin
+            && (step - self.begin).is_multiple_of(self.every.max(1))
+            && (step - self.begin) / self.every.max(1) <= self.times
+    }
+}
+
+/// Prunes while a [`shadegrad::train::Trainer`] runs: hand it over as the watcher, or call [`GradualPruner::stepped`] from
+/// a watcher of one's own.
+///
+/// ```no_run
+/// # use shadegrad::{Result, nn::{Arena, Module}, optim::Optimizer, train::{FitOptions, Images, Trainer}};
+/// use shadegrad_models::papers::shared::prune::{Criterion, Gradual, GradualPruner, Pooling, PruneMasks};
+/// # fn run(model: &dyn Module, arena: &mut Arena, optimizer: &mut Optimizer, train: &Images) -> Result<()> {
+/// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
+/// let masks = PruneMasks::of_matrices(arena)?;
+/// let mut pruner = GradualPruner::new(masks, schedule, Criterion::Magnitude, Pooling::Global)?;
+/// Trainer::new(model, arena, optimizer, |_| 1e-3, FitOptions::default()).fit(train, None, &mut pruner)?;
+/// println!("{:.1} % of the weights are gone", 100.0 * pruner.masks().sparsity());
+/// # Ok(())
+/// # }
+/// ```
+pub struct GradualPruner {
+    masks: PruneMasks,
+    schedule: Gradual,
+    criterion: Criterion,
+    pooling: Pooling,
+}
+
+impl GradualPruner {
+    /// A pruner that begins from these masks.
+    ///
+    /// # Errors
+    /// If a sparsity does not lie in `0..=1`, the last is below the first, or there are 0 steps between prunings.
+    pub fn new(masks: PruneMasks, schedule: Gradual, criterion: Criterion, pooling: Pooling) -> Result<Self> {
+        let Gradual { first, last, every, .. } = schedule;
+        if !(0.0..=1.0).contains(&first) || !(first..=1.0).contains(&last) || every == 0 {
+            return Err(Error::value(
+                "GradualPruner",
+                format!(
+                    "sparsity from {first} to {last} every {every} steps; it must rise within 0..=1, by at least a step"
+                ),
+            ));
+        }
+        Ok(Self { masks, schedule, criterion, pooling })
+    }
+
+    /// The masks as they are.
+    pub fn masks(&self) -> &PruneMasks {
+        &self.masks
+    }
+
+    /// After the update of step `step`, counted from 0: prunes if it is time, and says whether it was.
+    ///
+    /// # Errors
+    /// As [`PruneMasks::remove_lowest`].
+    pub fn stepped(&mut self, step: u64, arena: &mut Arena) -> Result<bool> {
+        if !self.schedule.is_due(step) {
+            return Ok(false);
+        }
+        let target = (self.schedule.sparsity(step) * self.masks.len() as f64).round() as usize;
+        let gone = self.masks.len() - self.masks.alive();
+        if target > gone {
+            let scores = self.masks.scores(arena, self.criterion)?;
+            self.masks.remove_lowest(&scores, target - gone, self.pooling)?;
+        }
+        self.masks.apply(arena)?;
+        Ok(true)
+    }
+}
+
+impl Hooks for GradualPruner {
+    fn stepped(&mut self, step: u64, arena: &mut Arena, _: &mut Optimizer) -> Result<()> {
+        self.stepped(step, arena).map(|_| ())
+    }
+}
