@@ -19,6 +19,7 @@ mod report;
 mod resume;
 mod runs;
 mod train;
+mod verify;
 mod view;
 mod weights;
 
@@ -54,6 +55,8 @@ enum Command {
     Devices(devices::Args),
     /// Check that everything needed is there and computes correctly; say what to do where not.
     Doctor(doctor::Args),
+    /// Check every operation against references in double precision on this device, and its memory, repeatability and training.
+    Verify(verify::Args),
     /// Measure the main kernels.
     Bench(bench::Args),
     /// What data sets are read, how their folders must look, and what a folder holds.
@@ -97,6 +100,7 @@ fn main() -> std::process::ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Models(args) => models::run(&args),

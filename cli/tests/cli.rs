@@ -479,3 +479,22 @@ fn wrong_runs_of_papers_are_refused() {
     s.bad(&["papers", "--record", "nowhere"], 2, &["--docs"]);
     s.bad(&["papers", "--docs", "docs", "--record", "nowhere"], 1, &["nowhere"]);
 }
+
+#[test]
+fn a_device_is_verified_and_the_results_kept() {
+    let s = Shade::new();
+    let table = s.good(&["verify", "device", "--json", "device.json"]);
+    assert!(table.contains("| device | ") && table.contains("| **all** | "), "{table}");
+    let kept: Value = serde_json::from_str(&s.read("device.json")).expect("JSON");
+    let rows = kept["rows"].as_array().expect("rows");
+    assert!(rows.len() >= 6 && rows.iter().all(|r| r["state"] == "passed"), "{kept}");
+    assert_eq!((kept["passed"].as_u64(), kept["failed"].as_u64()), (Some(rows.len() as u64), Some(0)));
+    // What a device gets wrong is a failure; here one without the memory that the sums need.
+    let starved = [("SHADEGRAD_MEMORY_LIMIT", "1000000")];
+    s.bad_env(&["verify", "sums_of_ones", "--json", "starved.json"], &starved, 1, &["1 of 1 checks failed"]);
+    let kept: Value = serde_json::from_str(&s.read("starved.json")).expect("JSON");
+    assert_eq!((kept["passed"].as_u64(), kept["failed"].as_u64()), (Some(0), Some(1)));
+    assert!(kept["rows"][0]["reason"].as_str().is_some_and(|t| t.contains("OutOfMemory")), "{kept}");
+    s.bad_env(&["verify", "no such check"], &[], 1, &["no such check"]);
+    s.bad_env(&["verify", "device", "--json", "missing/folder/x.json"], &[], 1, &["missing/folder/x.json"]);
+}

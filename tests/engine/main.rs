@@ -1,9 +1,8 @@
-//! Whole-engine tests: autograd, memory, hazards of drivers, layers, optimisers, training against references.
+//! Whole-engine tests: autograd, memory, layers, optimisers, training against references.
 
 mod augment;
 mod autograd;
 mod checkpoint;
-mod hazards;
 mod linalg;
 mod memory;
 mod nn;

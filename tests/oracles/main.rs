@@ -1,9 +1,6 @@
 //! The reference operators of `tests/registry/oracle/`, held against numbers worked out by hand, published
 //! test vectors and identities. No GPU and no engine: what every other test trusts is checked here.
 
-#[path = "../registry/oracle/mod.rs"]
-mod oracle;
-
 mod attention;
 mod conv;
 mod elementwise;
@@ -24,8 +21,8 @@ mod softmax;
 mod sparse;
 
 use ndarray::{ArrayD, IxDyn};
-use oracle::A;
-use oracle::random::{Stream, normal};
+use shadegrad_conformance::oracle::random::{Stream, normal};
+use shadegrad_conformance::oracle::{self, A};
 
 /// Standard normals, different for every shape.
 fn noise(shape: &[usize]) -> A {

@@ -1,9 +1,28 @@
 //! What drivers, fast arithmetic and odd sizes do to kernels: one test per hazard, each from somebody's bug report.
 
+use shadegrad::Tensor;
 use shadegrad::autograd::grad;
-use shadegrad::{Gpu, Options, Tensor};
 
-use super::gpu;
+use crate::case::{gpu, own};
+use crate::check::checks;
+
+checks! {
+    "hazards":
+    saturating_functions_neither_overflow_nor_lose_their_sign,
+    slopes_of_saturated_functions_are_finite,
+    nan_is_recognised_and_survives,
+    nan_survives_reductions_wherever_it_is,
+    extremes_of_infinities_and_of_nothing_but_the_lowest,
+    the_gradient_of_an_extreme_goes_to_the_first_of_equals,
+    powers_follow_the_table,
+    what_is_not_selected_does_not_leak,
+    sums_of_ones_are_exact,
+    rounding_errors_of_sums_stay_small,
+    grids_beyond_the_limit_fold,
+    tensors_without_elements_work,
+    errors_name_the_operation_and_the_shapes,
+    two_runs_give_the_same_bits,
+}
 
 fn tensor(data: &[f32]) -> Tensor {
     Tensor::from_slice(&gpu(), data, &[data.len()]).unwrap()
@@ -13,7 +32,6 @@ fn values(t: shadegrad::Result<Tensor>) -> Vec<f32> {
     t.unwrap().to_vec().unwrap()
 }
 
-#[test]
 fn saturating_functions_neither_overflow_nor_lose_their_sign() {
     let x = tensor(&[-1e3, -100.0, -50.0, 0.0, 50.0, 100.0, 1e3, f32::INFINITY, f32::NEG_INFINITY]);
     assert_eq!(values(x.tanh()), [-1.0, -1.0, -1.0, 0.0, 1.0, 1.0, 1.0, 1.0, -1.0]);
@@ -29,7 +47,6 @@ fn saturating_functions_neither_overflow_nor_lose_their_sign() {
     }
 }
 
-#[test]
 fn slopes_of_saturated_functions_are_finite() {
     let x = tensor(&[-1e3, -100.0, 100.0, 1e3]).leaf();
     for f in
@@ -41,7 +58,6 @@ fn slopes_of_saturated_functions_are_finite() {
     }
 }
 
-#[test]
 fn nan_is_recognised_and_survives() {
     let payload = f32::from_bits(0xffc1_2345);
     let x = tensor(&[f32::NAN, 1.0, payload, f32::INFINITY, -2.0]);
@@ -73,7 +89,6 @@ fn nan_is_recognised_and_survives() {
     }
 }
 
-#[test]
 fn nan_survives_reductions_wherever_it_is() {
     for (n, at) in [(1, 0), (5, 4), (64, 1), (1030, 1029), (5000, 2777)] {
         let mut data: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
@@ -96,7 +111,6 @@ fn nan_survives_reductions_wherever_it_is() {
     assert!(sorted[..2] == [1.0, 2.0] && sorted[2].is_nan(), "{sorted:?}");
 }
 
-#[test]
 fn extremes_of_infinities_and_of_nothing_but_the_lowest() {
     let x = Tensor::from_slice(&gpu(), &[f32::NEG_INFINITY, f32::NEG_INFINITY, f32::MIN, f32::NEG_INFINITY], &[2, 2])
         .unwrap();
@@ -109,7 +123,6 @@ fn extremes_of_infinities_and_of_nothing_but_the_lowest() {
     assert_eq!(zeros.argmin(0, false).unwrap().to_vec_u32().unwrap(), [0]);
 }
 
-#[test]
 fn the_gradient_of_an_extreme_goes_to_the_first_of_equals() {
     for n in [3, 64, 1030, 5000] {
         let mut data = vec![0.0; 2 * n];
@@ -126,7 +139,6 @@ fn the_gradient_of_an_extreme_goes_to_the_first_of_equals() {
     }
 }
 
-#[test]
 fn powers_follow_the_table() {
     let nan = f32::NAN;
     let table = [
@@ -161,7 +173,6 @@ fn powers_follow_the_table() {
     assert_eq!(values(Ok(g[1].clone())), [0.0, 0.0, 0.0]);
 }
 
-#[test]
 fn what_is_not_selected_does_not_leak() {
     let cond = tensor(&[1.0, 0.0, 1.0, 0.0]);
     let a = tensor(&[1.0, f32::NAN, 2.0, f32::INFINITY]).leaf();
@@ -178,7 +189,6 @@ fn what_is_not_selected_does_not_leak() {
     assert_eq!(values(Ok(dx[0].clone())), [0.0, 2.0]);
 }
 
-#[test]
 fn sums_of_ones_are_exact() {
     let ones = Tensor::ones(&gpu(), &[10_000_000]).unwrap();
     assert_eq!(ones.sum_all().unwrap().item().unwrap(), 1e7);
@@ -191,7 +201,6 @@ fn sums_of_ones_are_exact() {
     assert!((many / 30_000_001.0 - 1.0).abs() < 1e-6, "{many}");
 }
 
-#[test]
 fn rounding_errors_of_sums_stay_small() {
     let n = 1 << 20;
     let data: Vec<f32> =
@@ -205,10 +214,9 @@ fn rounding_errors_of_sums_stay_small() {
     }
 }
 
-#[test]
 fn grids_beyond_the_limit_fold() {
     // A limit of 7 in one dimension takes 49 workgroups; one of 150 reaches 20 million elements.
-    let small = Gpu::new(Options { max_grid: Some(7), ..Options::from_env().unwrap() }).unwrap();
+    let small = own(|o| o.max_grid = Some(7));
     let n = 7 * 7 * 1024 - 5;
     let x = Tensor::full(&small, &[n], 0.5).unwrap();
     let y = x.mul_scalar(2.0).unwrap().add(&x).unwrap().to_vec().unwrap();
@@ -217,12 +225,11 @@ fn grids_beyond_the_limit_fold() {
     let error = Tensor::full(&small, &[10 * n], 0.5).unwrap_err().to_string();
     assert!(error.contains("workgroups"), "{error}");
 
-    let large = Gpu::new(Options { max_grid: Some(150), ..Options::from_env().unwrap() }).unwrap();
+    let large = own(|o| o.max_grid = Some(150));
     let x = Tensor::full(&large, &[20_000_000], 0.25).unwrap();
     assert_eq!(x.add_scalar(0.25).unwrap().sum_all().unwrap().item().unwrap(), 1e7);
 }
 
-#[test]
 fn tensors_without_elements_work() {
     let g = gpu();
     for shape in [&[0][..], &[0, 3], &[3, 0], &[2, 0, 4]] {
@@ -241,7 +248,6 @@ fn tensors_without_elements_work() {
     assert_eq!(rows.max(&[0], false).unwrap().shape(), [0]);
 }
 
-#[test]
 fn errors_name_the_operation_and_the_shapes() {
     let (a, b) = (Tensor::zeros(&gpu(), &[2, 3]).unwrap(), Tensor::zeros(&gpu(), &[4]).unwrap());
     let texts = [
@@ -261,7 +267,6 @@ fn errors_name_the_operation_and_the_shapes() {
     }
 }
 
-#[test]
 fn two_runs_give_the_same_bits() {
     let data: Vec<f32> = (0..100_003).map(|i| ((i * 7919) % 104_729) as f32 * 1e-3).collect();
     let run = || {

@@ -1,0 +1,106 @@
+//! What all the rest is for: a network that learns, the same way twice, in memory that does not grow.
+
+use shadegrad::data::{Sampler, digits};
+use shadegrad::nn::{Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, Cx, Linear, Module};
+use shadegrad::optim::{Optimizer, Rule, schedule};
+use shadegrad::train::{Images, evaluate};
+use shadegrad::{CrossEntropy, Gpu, Pool2d, Result, Tensor};
+
+use crate::case::{gpu, own};
+use crate::check::checks;
+
+checks! {
+    "training":
+    a_network_learns_the_digits,
+    two_trainings_give_the_same_bits,
+    memory_stays_flat_while_batches_change,
+}
+
+struct Net(Conv2d, BatchNorm2d, Linear);
+
+impl Module for Net {
+    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = self.1.forward(cx, &self.0.forward(cx, x)?)?.relu()?;
+        self.2.forward(cx, &x.max_pool2d(Pool2d::new(2, 2, 0))?.flatten(1, 3)?)
+    }
+}
+
+struct Run {
+    net: Net,
+    arena: Arena,
+    optimizer: Optimizer,
+    train: Images,
+    test: Images,
+}
+
+impl Run {
+    fn new(gpu: &Gpu) -> Result<Self> {
+        let data = digits();
+        let stats = data.train.channel_stats()?;
+        let mut names = Builder::new();
+        let net = Net(
+            Conv2d::new(&mut names.root().sub("conv"), 1, 16, 3, ConvOptions::new(1, 1)),
+            BatchNorm2d::new(&mut names.root().sub("norm"), 16),
+            Linear::new(&mut names.root().sub("head"), 4 * 4 * 16, 10, true),
+        );
+        let arena = Arena::new(gpu, &names, 0)?;
+        let optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?;
+        let train = Images::upload(gpu, &data.train, &stats)?;
+        Ok(Self { net, arena, optimizer, train, test: Images::upload(gpu, &data.test, &stats)? })
+    }
+
+    /// A step on these pictures; its loss.
+    fn step(&mut self, step: u64, steps: u64, indices: &[u32]) -> Result<Tensor> {
+        let batch = self.train.plain(indices)?;
+        let logits = self.net.forward(&Cx::train(&self.arena).seeded(0, step), &batch.images)?;
+        let loss = logits.cross_entropy(&batch.labels, CrossEntropy::default())?;
+        self.arena.backward(&loss)?;
+        self.optimizer.step(&self.arena, schedule::cosine(step, steps, 0.01, 0.0))?;
+        Ok(loss)
+    }
+}
+
+fn trained(gpu: &Gpu, steps: u64) -> Result<(Run, Vec<f32>)> {
+    let mut run = Run::new(gpu)?;
+    let mut batches = Sampler::new(run.train.len(), 64)?.seed(0);
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let Some(batch) = batches.next_batch().or_else(|| batches.next_batch()) else { break };
+        losses.push(run.step(step, steps, &batch.indices)?);
+    }
+    let losses = losses.iter().map(Tensor::item).collect::<Result<_>>()?;
+    Ok((run, losses))
+}
+
+fn a_network_learns_the_digits() {
+    let (run, losses) = trained(&gpu(), 100).unwrap();
+    assert!(losses.iter().all(|l| l.is_finite()), "{losses:?}");
+    let test = evaluate(&run.net, &Cx::eval(&run.arena), &run.test, 120).unwrap();
+    assert!(test.accuracy > 0.93, "accuracy {:.3} after 100 steps, losses {losses:?}", test.accuracy);
+}
+
+fn two_trainings_give_the_same_bits() {
+    let bytes = || {
+        let (run, losses) = trained(&gpu(), 12).unwrap();
+        (run.arena.values_flat().to_bytes().unwrap(), losses.iter().map(|l| l.to_bits()).collect::<Vec<_>>())
+    };
+    assert!(bytes() == bytes(), "two runs from one seed differ");
+}
+
+fn memory_stays_flat_while_batches_change() {
+    let gpu = own(|_| ());
+    let mut run = Run::new(&gpu).unwrap();
+    let sizes = [64, 7, 33, 1, 48];
+    let mut after = Vec::new();
+    for round in 0..8 {
+        for (i, &size) in sizes.iter().enumerate() {
+            let first = (round * 97 + i as u32 * 31) % 1000;
+            let indices: Vec<u32> = (first..first + size).collect();
+            let loss = run.step(u64::from(round), 8, &indices).unwrap().item().unwrap();
+            assert!(loss.is_finite(), "loss {loss} in round {round} at batch {size}");
+        }
+        let memory = gpu.memory();
+        after.push((memory.live, memory.live + memory.cached, gpu.counters().buffers_created));
+    }
+    assert!(after[3..].iter().all(|a| *a == after[3]), "live bytes, held bytes, buffers made, by round: {after:?}");
+}
