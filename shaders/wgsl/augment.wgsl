@@ -88,8 +88,8 @@ fn pixel(image: u32, oy: u32, ox: u32, draw: vec4<u32>) -> vec4<f32> {
   let mean = select(!solid, p.reflect == 2u, !inside && p.reflect != 1u);
   bytes = select(vec4<f32>(0.0), bytes, inside || p.reflect == 1u);
   // The square's centre is any pixel of the result; it may reach beyond the edge.
-  let cy = (draw.w >> 16u) * p.oh >> 16u;
-  let cx = (draw.w & 0xffffu) * p.ow >> 16u;
+  let cy = ((draw.w >> 16u) * p.oh) >> 16u;
+  let cx = ((draw.w & 0xffffu) * p.ow) >> 16u;
   let ty = oy + p.cutout / 2u - cy;
   let tx = ox + p.cutout / 2u - cx;
   return select(bytes * p.scale + p.bias, vec4<f32>(0.0), mean || (ty < p.cutout && tx < p.cutout));

@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let at = (min(chosen[b], p.images - 1u) * p.pixels + (i - b * p.pixels)) * ${C}u;
 #if C == 1
     let v = (x[at / 4u] >> (8u * (at & 3u))) & 0xffu;
-    y[i] = 0xff000000u | v * 0x010101u;
+    y[i] = 0xff000000u | (v * 0x010101u);
 #else
     // Three bytes may lie in two words.
     let shift = 8u * (at & 3u);

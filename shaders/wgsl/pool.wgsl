@@ -110,7 +110,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         at = iy * p.w + ix;
         let v = x[base + at * p.c];
         // NaN by its bits: comparisons with it may be optimised away.
-        let better = v > best | (bitcast<$I>(v) & $I(0x7fffffffu)) > $I(0x7f800000u);
+        let better = (v > best) | ((bitcast<$I>(v) & $I(0x7fffffffu)) > $I(0x7f800000u));
         // A NaN found earlier stays.
         let keep = (bitcast<$I>(best) & $I(0x7fffffffu)) > $I(0x7f800000u);
         place = select(place, $I(at), better & !keep);

@@ -171,7 +171,7 @@ fn place(g: vec2<f32>) -> Place {
   var out: Place;
   out.slope = size * 0.5;
   if (p.border == 1u) {
-    out.slope = select(vec2<f32>(0.0), out.slope, at >= vec2<f32>(0.0) & at <= size - 1.0);
+    out.slope = select(vec2<f32>(0.0), out.slope, (at >= vec2<f32>(0.0)) & (at <= size - 1.0));
     at = clamp(at, vec2<f32>(0.0), size - 1.0);
   } else {
     // Far positions would overflow an integer; two pixels outside nothing is left.

@@ -2,6 +2,7 @@
 //! back end checks.
 
 mod lints;
+mod others;
 mod text;
 mod uniformity;
 
@@ -39,12 +40,16 @@ fn each_form(check: impl Fn(&KernelInfo, &Module, &ModuleInfo) -> Result<(), Str
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
+fn spirv(module: &Module, info: &ModuleInfo) -> Result<Vec<u32>, String> {
+    let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+    let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
+    spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| e.to_string())
+}
+
 #[test]
 fn every_kernel_becomes_spirv() {
     each_form(|_, module, info| {
-        let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
-        let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
-        let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| e.to_string())?;
+        let words = spirv(module, info)?;
         if words.first() == Some(&0x0723_0203) { Ok(()) } else { Err("no SPIR-V header".into()) }
     });
 }
