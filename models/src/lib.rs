@@ -190,3 +190,23 @@ pub fn parameter_count(name: &str, spec: &Spec) -> Result<usize> {
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/runs-and-weights.md")]
 pub struct RunsAndWeights;
+
+/// Those of the guide, likewise.
+#[cfg(doctest)]
+mod guide {
+    macro_rules! pages {
+        ($($name:ident $file:literal),* $(,)?) => {
+            $(#[doc = include_str!(concat!("../../docs/guide/", $file))] pub struct $name;)*
+        };
+    }
+
+    pages! {
+        Start "start.md",
+        Data "data.md",
+        Model "model.md",
+        Training "training.md",
+        OwnOp "own-op.md",
+        Devices "devices.md",
+        Performance "performance.md",
+    }
+}

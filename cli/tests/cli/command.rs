@@ -1,90 +1,10 @@
-//! The command itself: what it prints, what it writes, and how it refuses bad input. Every error must say what to do and
-//! end with a status that is not zero.
+//! What the command prints, what it writes, and how it refuses bad input.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// The command in a folder of its own.
-struct Shade {
-    dir: TempDir,
-}
-
-impl Shade {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary folder") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
-        std::fs::write(&path, content).expect("write a file");
-        path
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn run_env(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
-        command.args(args).current_dir(self.dir.path()).envs(env.iter().copied());
-        command.output().expect("the command starts")
-    }
-
-    /// Standard output of a run that must succeed.
-    fn good(&self, args: &[&str]) -> String {
-        let out = self.run_env(args, &[]);
-        let (stdout, stderr) = texts(&out);
-        assert!(out.status.success(), "{args:?}: {:?}\n{stdout}\n{stderr}", out.status);
-        stdout
-    }
-
-    /// Standard error of a run that must fail with `status`, saying all of `words`.
-    fn bad_env(&self, args: &[&str], env: &[(&str, &str)], status: i32, words: &[&str]) -> String {
-        let out = self.run_env(args, env);
-        let (stdout, stderr) = texts(&out);
-        assert_eq!(out.status.code(), Some(status), "{args:?}\n{stdout}\n{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "{args:?}: no {word:?} in\n{stderr}");
-        }
-        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
-        stderr
-    }
-
-    fn bad(&self, args: &[&str], status: i32, words: &[&str]) -> String {
-        self.bad_env(args, &[], status, words)
-    }
-
-    /// `train` with `args` on a few digits.
-    fn train(&self, out: &str, args: &[&str]) -> String {
-        let mut all = vec!["train", "--train-limit", "100", "--test-limit", "50", "--batch", "20", "--out", out];
-        all.extend(args);
-        self.good(&all)
-    }
-
-    /// metrics.jsonl of a run, without the figures that depend on the machine's speed.
-    fn metrics(&self, out: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.path(out).join("metrics.jsonl")).expect("metrics.jsonl");
-        let lines = text.lines().map(|l| serde_json::from_str(l).expect("a JSON line"));
-        lines
-            .map(|mut v: Value| {
-                v.as_object_mut().expect("an object").remove("time");
-                v
-            })
-            .collect()
-    }
-}
-
-fn texts(out: &Output) -> (String, String) {
-    (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
-}
+use crate::{Shade, str_of, texts};
 
 /// Where the CIFAR-10 files of a test go: `records` of a label and a grey picture each.
 fn cifar10(s: &Shade, folder: &str, records: usize, label: impl Fn(usize) -> u8) -> PathBuf {
@@ -97,10 +17,6 @@ fn cifar10(s: &Shade, folder: &str, records: usize, label: impl Fn(usize) -> u8)
         s.write(&format!("{folder}/{file}"), bytes);
     }
     s.path(folder)
-}
-
-fn str_of(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Runs that are stopped, killed, out of room or out of numbers, and weights in and out: through the command itself.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shadegrad::io::{Checkpoint, Checkpoints, Saved, Weights};
-use tempfile::TempDir;
 
-struct Shade {
-    dir: TempDir,
-}
+use crate::{Shade, texts};
 
 /// A small run: 10 steps in each of 4 epochs.
 const SMALL: &[&str] = &[
@@ -31,74 +29,8 @@ const SMALL: &[&str] = &[
     "crop",
 ];
 
-impl Shade {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary folder") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
-        command.args(args).current_dir(self.dir.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the command starts")
-    }
-
-    fn good(&self, args: &[&str]) -> String {
-        let out = self.run(args);
-        let (stdout, stderr) = texts(&out);
-        assert!(out.status.success(), "{args:?}: {:?}\n{stdout}\n{stderr}", out.status);
-        stdout
-    }
-
-    fn bad(&self, args: &[&str], status: i32, words: &[&str]) -> String {
-        let out = self.run(args);
-        let (stdout, stderr) = texts(&out);
-        assert_eq!(out.status.code(), Some(status), "{args:?}\n{stdout}\n{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "{args:?}: no {word:?} in\n{stderr}");
-        }
-        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
-        stderr
-    }
-
-    /// Records without what depends on the machine's speed or says that the run was resumed.
-    fn records(&self, run: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.path(run).join("metrics.jsonl")).expect("metrics.jsonl");
-        let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("a JSON line"));
-        let mut all: Vec<Value> = lines.filter(|v| v["event"] != "resumed").collect();
-        for v in &mut all {
-            v.as_object_mut().expect("an object").remove("time");
-        }
-        all
-    }
-
-    fn last(&self, run: &str) -> Checkpoint {
-        let list = Checkpoints::list(&self.path(run).join("checkpoints")).expect("a list");
-        Checkpoint::open(&list.last().expect("a checkpoint").1).expect("a good checkpoint")
-    }
-
-    /// All numbers of the last checkpoint, as bits.
-    fn bits(&self, run: &str) -> Vec<(String, Vec<u8>)> {
-        let list = Checkpoints::list(&self.path(run).join("checkpoints")).expect("a list");
-        let file = Weights::open(&list.last().expect("a checkpoint").1).expect("a file");
-        let kept = file.tensors().iter().filter(|t| t.name() != "shadegrad.numbers");
-        kept.map(|t| (t.name().to_string(), t.to_bytes())).collect()
-    }
-}
-
-fn texts(out: &Output) -> (String, String) {
-    (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
-}
-
 /// Waits until a checkpoint of at least `step` is there, or the run has ended.
-fn wait_for(child: &mut Child, run: &Path, step: u64) {
+pub fn wait_for(child: &mut Child, run: &Path, step: u64) {
     let start = Instant::now();
     while Checkpoints::list(&run.join("checkpoints")).is_ok_and(|l| l.last().is_none_or(|c| c.0 < step)) {
         if child.try_wait().expect("a child").is_some() {
@@ -107,6 +39,13 @@ fn wait_for(child: &mut Child, run: &Path, step: u64) {
         assert!(start.elapsed() < Duration::from_secs(300), "no checkpoint of step {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Ctrl-C, as a terminal sends it.
+#[cfg(unix)]
+pub fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
 }
 
 #[test]
@@ -146,8 +85,7 @@ fn one_interrupt_saves_and_says_how_to_go_on() {
     let args: Vec<&str> = SMALL.iter().map(|&a| if a == "4" { "1000" } else { a }).chain(["--out", "run"]).collect();
     let mut child = s.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the command starts");
     wait_for(&mut child, &s.path("run"), 10);
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(status.success());
+    interrupt(&child);
     let output = child.wait_with_output().expect("an end");
     assert_eq!(output.status.code(), Some(130));
     let (_, stderr) = texts(&output);
@@ -160,6 +98,30 @@ fn one_interrupt_saves_and_says_how_to_go_on() {
     assert!(stderr.contains(&format!("step {saved};")), "{stderr}");
     let page = std::fs::read_to_string(s.path("run").join("report.html")).expect("a report");
     assert!(page.contains(&format!("Interrupted: saved after step {saved};")), "the report says how it ended");
+}
+
+/// The second Ctrl-C does not wait for the step. The network and its batch are such that a step takes long.
+#[test]
+#[cfg(unix)]
+fn the_second_interrupt_leaves_at_once() {
+    let s = Shade::new();
+    let args = ["train", "--model", "resnet110", "--batch", "1437", "--epochs", "9", "--out", "run"];
+    let mut child = s.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    wait_for(&mut child, &s.path("run"), 0);
+    let stderr = BufReader::new(child.stderr.take().expect("standard error"));
+    interrupt(&child);
+    let mut lines = stderr.lines().map(|l| l.expect("a line"));
+    assert!(lines.any(|l| l.contains("once more leaves at once")));
+    let start = Instant::now();
+    interrupt(&child);
+    let status = child.wait().expect("an end");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(status.code(), Some(130));
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.is_empty(), "{rest:?}");
+    // What was there is whole, and the run goes on from it.
+    assert_eq!(s.last("run").state.step, 0);
+    assert_ne!(s.records("run").last().map(|r| r["event"].clone()), Some("interrupted".into()));
 }
 
 #[test]
@@ -197,7 +159,7 @@ fn a_full_disk_is_noticed_before_the_training() {
     let s = Shade::new();
     let script =
         format!("trap '' XFSZ; ulimit -f 250; exec {} {} --out run", env!("CARGO_BIN_EXE_shadegrad"), SMALL.join(" "));
-    let out = Command::new("sh").args(["-c", &script]).current_dir(s.dir.path()).output().expect("sh");
+    let out = Command::new("sh").args(["-c", &script]).current_dir(s.path("")).output().expect("sh");
     let (stdout, stderr) = texts(&out);
     assert_eq!(out.status.code(), Some(1), "{stdout}\n{stderr}");
     assert!(stderr.contains("step-000000000.safetensors") && stderr.contains("make room"), "{stderr}");
