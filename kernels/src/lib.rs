@@ -17,6 +17,7 @@ mod gpu;
 mod memory;
 mod pipeline;
 mod profile;
+mod replace;
 mod team;
 mod transfer;
 mod user;

@@ -13,8 +13,17 @@ pub(crate) fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Bytes of the guard zone behind each buffer of a device opened with sentinels.
 pub(crate) const GUARD: u64 = 256;
-/// What fills fresh memory and guard zones there: a quiet NaN that no computation makes.
-pub(crate) const GUARD_WORD: u32 = 0x7fc5_e171;
+/// What fills fresh memory there: a quiet NaN that no computation makes.
+pub(crate) const FRESH_WORD: u32 = 0x7fc5_e171;
+
+/// The words of a buffer's guard zone. Every other one is NaN, for reads past the end to show; those between are numbers that
+/// belong to this buffer, for a kernel that copies or computes past the end would write NaN for NaN, and not be seen.
+pub(crate) fn guard_words(id: u64) -> impl Iterator<Item = u32> {
+    (0..GUARD / 4).map(move |i| match i % 2 {
+        0 => FRESH_WORD,
+        _ => 0x4b00_0000 | (id.wrapping_mul(40_503).wrapping_add(97 * i) & 0x7f_ffff) as u32,
+    })
+}
 
 /// Rounds up to the size classes 256 bytes x {1, 1.25, 1.5, 1.75} x 2^k.
 pub(crate) fn size_class(bytes: u64) -> u64 {
@@ -59,6 +68,7 @@ pub(crate) struct Pool {
 /// A guard zone: the buffer, where the zone starts, and whether anybody still uses the buffer.
 pub(crate) struct Guarded {
     pub(crate) buffer: wgpu::Buffer,
+    pub(crate) id: u64,
     pub(crate) start: u64,
     pub(crate) label: &'static str,
     block: Weak<Block>,
@@ -183,7 +193,7 @@ impl Storage {
     pub(crate) fn guarded(mut self) -> (Self, Guarded) {
         let start = self.bound_bytes();
         let block = Arc::downgrade(&self.block);
-        let zone = Guarded { buffer: self.buffer().clone(), start, label: self.block.label, block };
+        let zone = Guarded { buffer: self.buffer().clone(), id: self.id(), start, label: self.block.label, block };
         self.guard = GUARD;
         (self, zone)
     }

@@ -55,6 +55,8 @@ pub(crate) struct Cache {
     layouts: HashMap<(u8, u8), Arc<Layout>>,
     groups: HashMap<BindKey, wgpu::BindGroup>,
     uniform_layout: Option<wgpu::BindGroupLayout>,
+    /// Texts instead of kernels' own, by name.
+    replaced: HashMap<String, String>,
     pub(crate) pipelines_made: u64,
     pub(crate) groups_made: u64,
 }
@@ -65,6 +67,15 @@ const MAX_GROUPS: usize = 1 << 16;
 impl Cache {
     pub(crate) fn find(&self, key: u64) -> Option<&Arc<Pipeline>> {
         self.pipelines.get(&key)
+    }
+
+    /// See [`Gpu::replace_kernel`](crate::Gpu::replace_kernel).
+    pub(crate) fn replace(&mut self, name: &str, text: Option<String>) {
+        self.pipelines.retain(|_, p| *p.name != *name);
+        match text {
+            Some(text) => self.replaced.insert(name.to_string(), text),
+            None => self.replaced.remove(name),
+        };
     }
 
     /// Forgets all bind groups, which hold their buffers alive.
@@ -148,8 +159,8 @@ impl Cache {
             )));
         }
         let layout = self.layout(device, caps, reads as u8, (info.access.len() - reads) as u8);
-        let source =
-            if caps.immediates { info.source.to_string() } else { shadegrad_shaders::uniform_params(&info.source) };
+        let source = self.replaced.get(&*info.name).map_or(&*info.source, String::as_str);
+        let source = if caps.immediates { source.to_string() } else { shadegrad_shaders::uniform_params(source) };
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = shader_module(device, &info.name, source, caps.checked);
         let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
