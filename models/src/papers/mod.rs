@@ -45,6 +45,7 @@ macro_rules! papers {
 
 // One line for each, in the order of the alphabet.
 papers! {
+    activating_while_pruning
     bd_kd
     coswin
     crrelu

@@ -5,13 +5,6 @@ use super::Paper;
 /// Those of the plan, by slug.
 pub(super) const PLANNED: &[Paper] = &[
     planned(
-        "activating-while-pruning",
-        "AP: Selective Activation for De-sparsifying Pruned Neural Networks",
-        "arXiv 2212.06145",
-        "removing some barely trained negative weights along with the small ones keeps ReLU units alive and pruned networks accurate",
-        "CIFAR-10",
-    ),
-    planned(
         "adab2n",
         "Overcoming Recency Bias of Normalization Statistics in Continual Learning: Balance and Adaptation",
         "arXiv 2310.08855",

@@ -1,0 +1,331 @@
+//! Activate-while-pruning: Liu, Ghosh, Tan and Motani, "AP: Selective Activation for De-sparsifying Pruned Neural
+//! Networks", 2022, arXiv 2212.06145 (TMLR 2023).
+//!
+//! In a pruned ReLU network many units are silent, and its capacity is small already. AP goes along with any pruning of
+//! single weights in cycles: of the `p` per cent that go in each, a few (`q`) are not the smallest ones but *negative weights
+//! that training barely moved* ([`prune_cycle`]). Without a negative weight from a unit that is never negative, a unit's
+//! sum can only rise, so it fires for more inputs. [`dead_neuron_rates`] measures that, [`ActivateWhilePruning`] runs the
+//! cycles around a training loop of one's own:
+//!
+//! ```no_run
+//! # use shadegrad::{Gpu, Options, Result, data::digits, nn::{Arena, Builder, Cx}, train::{FitOptions, Images, NoHooks}};
+//! # use shadegrad_models::{Spec, create};
+//! use shadegrad::optim::{Optimizer, Rule};
+//! use shadegrad::train::{Trainer, evaluate};
+//! use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config, dead_neuron_rates};
+//! # fn main() -> Result<()> {
+//! # let gpu = Gpu::new(Options::from_env()?)?;
+//! # let pair = digits();
+//! # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+//! # let stats = pair.train.channel_stats()?;
+//! # let (train, test) = (Images::upload(&gpu, &pair.train, &stats)?, Images::upload(&gpu, &pair.test, &stats)?);
+//! let mut names = Builder::new();
+//! let model = create("cnn", &mut names.root(), &spec)?;
+//! let mut arena = Arena::new(&gpu, &names, 0)?;
+//!
+//! // 20 per cent of the weights of matrices and filters in each of ten cycles, a tenth of them chosen by AP.
+//! let mut ap = ActivateWhilePruning::new(&arena, Config::default(), |e| e.shape.len() > 1)?;
+//! ap.run(&mut arena, 10, |arena, phase| {
+//!     // A new optimiser each time: no momentum is left over from before the rewind.
+//!     let mut optimizer = Optimizer::new(arena, Rule::sgd(5e-4))?;
+//!     let options = FitOptions { epochs: 8, ..FitOptions::default() };
+//!     Trainer::new(model.as_ref(), arena, &mut optimizer, |_| 0.05, options).fit(&train, None, &mut NoHooks)?;
+//!     let accuracy = evaluate(model.as_ref(), &Cx::eval(arena), &test, 250)?.accuracy;
+//!     let dead = dead_neuron_rates(model.as_ref(), arena, &test, 1000)?;
+//!     println!("{:.1} % left: accuracy {accuracy:.3}, dynamic rate {:.3}", 100.0 * phase.remaining, dead.dynamic);
+//!     Ok(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The sign argument needs inputs that are not negative (pixels in `[0, 1]`, outputs of ReLU). On pictures with their mean
+//! taken off it does not hold in the first layer, and batch normalisation by the batch between weights and ReLU undoes it in
+//! training.
+//!
+//! The base method may be any: [`crate::papers::shared::prune`] has magnitude, gradient, LAMP and random scores, globally and
+//! by layer, movement, and gradual schedules; scores of one's own go in as [`Base::Scores`].
+
+mod dead;
+mod recipe;
+#[cfg(test)]
+mod tests;
+
+pub use dead::{DeadNeuronCounter, DeadNeurons, DeadOptions, LayerDead, dead_neuron_rates};
+
+use shadegrad::nn::{Arena, Entry, Snapshot};
+use shadegrad::rng::Stream;
+use shadegrad::{Error, Result, Tensor};
+
+use super::Paper;
+use super::shared::mask::lowest;
+use super::shared::prune::{Criterion, LayerCount, Pooling, PruneMasks};
+
+/// The paper and its recipe.
+pub const PAPER: Paper = Paper {
+    slug: "activating-while-pruning",
+    title: "AP: Selective Activation for De-sparsifying Pruned Neural Networks",
+    source: "arXiv 2212.06145, TMLR 2023",
+    claim: "removing some barely trained negative weights along with the small ones keeps ReLU units alive and pruned networks accurate",
+    data: "MNIST",
+    seeds: 2,
+    recipe: Some(recipe::run),
+};
+
+/// Stream of a seed that the random part of [`ApSign::Random`] is drawn from.
+const RANDOM: u64 = 0x4150_0000_0000_0000;
+
+/// What the base method removes first.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Base {
+    /// The weights that score lowest by this criterion.
+    Criterion(Criterion),
+    /// The lowest of these scores, one for each weight of the pool.
+    Scores(Vec<f32>),
+}
+
+/// Which weights AP's part is chosen from. The paper's is the first; the others tell its effect from that of any other
+/// choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApSign {
+    /// Negative ones that training barely moved.
+    Negative,
+    /// Positive ones that training barely moved.
+    Positive,
+    /// Any, at random with this seed.
+    Random(u64),
+}
+
+/// What a cycle removes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CycleConfig {
+    /// Share of the weights that are left which goes in all; 0.2 in the paper's script.
+    pub total: f64,
+    /// Share of them that AP chooses, out of `total`; 0.02 in the script. 0 is the base method alone.
+    pub ap: f64,
+    /// What the rest is chosen by.
+    pub base: Base,
+    /// Whether the base method works on all layers together.
+    pub pooling: Pooling,
+    /// Which weights AP takes.
+    pub sign: ApSign,
+}
+
+impl Default for CycleConfig {
+    /// 20 per cent, 18 of them by global magnitude.
+    fn default() -> Self {
+        Self {
+            total: 0.2,
+            ap: 0.02,
+            base: Base::Criterion(Criterion::Magnitude),
+            pooling: Pooling::Global,
+            sign: ApSign::Negative,
+        }
+    }
+}
+
+impl CycleConfig {
+    fn check(&self) -> Result<()> {
+        let (total, ap) = (self.total, self.ap);
+        if (0.0..1.0).contains(&total) && (0.0..=total).contains(&ap) {
+            return Ok(());
+        }
+        Err(Error::value(
+            "prune_cycle",
+            format!("{total} go, {ap} of them by AP; the first must lie in 0..1, the second between 0 and the first"),
+        ))
+    }
+}
+
+/// What a cycle removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CycleReport {
+    /// Positions in the pool that the base method chose, rising.
+    pub removed_base: Vec<u32>,
+    /// Positions that AP chose, rising.
+    pub removed_ap: Vec<u32>,
+    /// Positions that the base method gave in addition, because AP had too few to choose from.
+    pub topped_up: Vec<u32>,
+    /// Weights that are left.
+    pub alive: usize,
+    /// What each layer has left.
+    pub layers: Vec<LayerCount>,
+}
+
+/// One pruning: the base method's part and then AP's, `K = floor(q n)` of the `n` weights that were left, chosen among
+/// the negative ones that survived the base method by the smallest `|W_end - W_start|`. `arena` holds the weights after
+/// the cycle's training, `start` those before it ([`PruneMasks::pool`] of the arena's values). The masks change; give
+/// them to the arena by [`PruneMasks::apply`] or [`PruneMasks::rewind`].
+///
+/// However the parts are shared out, exactly [`PruneMasks::share`] of `total` go, so that all choices are at equal sparsity.
+/// (The script takes the percentile of each part by itself, which differs by at most a weight.) Where fewer weights of
+/// AP's kind exist than it is to choose, all of them go and the base method makes up for the rest.
+///
+/// # Errors
+/// If a share is out of range, `start` is that of other masks, or a weight is NaN.
+pub fn prune_cycle(masks: &mut PruneMasks, arena: &Arena, start: &[f32], config: &CycleConfig) -> Result<CycleReport> {
+    config.check()?;
+    let end = masks.pool(arena.values_flat())?;
+    if start.len() != end.len() {
+        return Err(Error::value(
+            "prune_cycle",
+            format!("{} first weights for {} masks; take `pool` of the same masks before training", start.len(), end.len()),
+        ));
+    }
+    if let Some(at) = masks.positions().into_iter().find(|&at| end[at as usize].is_nan() || start[at as usize].is_nan()) {
+        return Err(Error::NonFinite(format!("the weight at {at} of the pool is NaN; the training diverged")));
+    }
+    let scores = match &config.base {
+        Base::Criterion(criterion) => masks.scores(arena, *criterion)?,
+        Base::Scores(scores) => scores.clone(),
+    };
+    let alive = masks.alive();
+    let total = masks.share(config.total);
+    let by_ap = ((alive as f64 * config.ap + 1e-9).floor() as usize).min(total);
+    let removed_base = masks.remove_lowest(&scores, total - by_ap, config.pooling)?;
+    let left = masks.positions();
+    let removed_ap = match config.sign {
+        ApSign::Random(seed) => {
+            let mut rng = Stream::new(seed, RANDOM).philox();
+            let keys: Vec<f32> = (0..masks.len()).map(|_| rng.uniform_f64() as f32).collect();
+            lowest(&left, by_ap, |at| keys[at as usize])
+        }
+        sign => {
+            // Neither 0 nor -0 is of either kind.
+            let of_kind = |&at: &u32| match sign {
+                ApSign::Negative => end[at as usize] < 0.0,
+                _ => end[at as usize] > 0.0,
+            };
+            let candidates: Vec<u32> = left.into_iter().filter(of_kind).collect();
+            lowest(&candidates, by_ap, |at| (end[at as usize] - start[at as usize]).abs())
+        }
+    };
+    masks.remove(&removed_ap)?;
+    let topped_up = masks.remove_lowest(&scores, by_ap - removed_ap.len(), config.pooling)?;
+    Ok(CycleReport { removed_base, removed_ap, topped_up, alive: masks.alive(), layers: masks.layers() })
+}
+
+/// What a cycle after the first begins from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// The network's first values, statistics and biases included: iterative magnitude pruning with a lottery ticket.
+    Rewind,
+    /// New random values each cycle, drawn with this seed and the cycle: the default of the paper's script.
+    Reinit(u64),
+}
+
+/// How the cycles run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What each removes.
+    pub cycle: CycleConfig,
+    /// What each begins from.
+    pub restart: Restart,
+    /// Whether each cycle trains again after its pruning, and prunes nothing after the first (the script's order). Without
+    /// it the training of the next cycle is the retraining, at the cost of the base method.
+    pub twice: bool,
+}
+
+impl Default for Config {
+    /// [`CycleConfig::default`], rewound, one training a cycle.
+    fn default() -> Self {
+        Self { cycle: CycleConfig::default(), restart: Restart::Rewind, twice: false }
+    }
+}
+
+/// A training that is due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Phase {
+    /// The cycle, from 0.
+    pub cycle: usize,
+    /// Whether it is the second training of the cycle, whose result counts.
+    pub again: bool,
+    /// Share of the prunable weights that are left.
+    pub remaining: f64,
+}
+
+/// Trains and prunes a model in cycles.
+pub struct ActivateWhilePruning {
+    config: Config,
+    masks: PruneMasks,
+    init: Snapshot,
+}
+
+impl ActivateWhilePruning {
+    /// Takes the arena's present values for the network's first ones; `prunable` chooses the parameters whose weights can
+    /// go (biases never do in the paper: `|e| e.shape.len() > 1`).
+    ///
+    /// # Errors
+    /// If a share is out of range, or nothing is chosen.
+    pub fn new(arena: &Arena, config: Config, prunable: impl Fn(&Entry) -> bool) -> Result<Self> {
+        config.cycle.check()?;
+        Ok(Self { masks: PruneMasks::new(arena, prunable)?, init: arena.snapshot()?, config })
+    }
+
+    /// The masks as they are.
+    pub fn masks(&self) -> &PruneMasks {
+        &self.masks
+    }
+
+    /// Runs `cycles` cycles. `train` trains the arena from what it holds (with an optimiser of its own) and measures. The
+    /// last training is followed by no pruning, so that the arena holds a trained network in the end. Returns what each
+    /// pruning removed.
+    ///
+    /// # Errors
+    /// Those of `train` and of [`prune_cycle`].
+    pub fn run(
+        &mut self,
+        arena: &mut Arena,
+        cycles: usize,
+        mut train: impl FnMut(&mut Arena, Phase) -> Result<()>,
+    ) -> Result<Vec<CycleReport>> {
+        let mut reports = Vec::new();
+        for cycle in 0..cycles {
+            if cycle > 0 {
+                self.restart(arena, cycle)?;
+            }
+            let phase = |masks: &PruneMasks, again| Phase { cycle, again, remaining: 1.0 - masks.sparsity() };
+            let start = self.masks.pool(arena.values_flat())?;
+            train(arena, phase(&self.masks, false))?;
+            let due = if self.config.twice { cycle > 0 } else { cycle + 1 < cycles };
+            if !due {
+                continue;
+            }
+            reports.push(prune_cycle(&mut self.masks, arena, &start, &self.config.cycle)?);
+            if self.config.twice {
+                self.masks.rewind(arena, &self.init)?;
+                train(arena, phase(&self.masks, true))?;
+            }
+        }
+        Ok(reports)
+    }
+
+    /// The masked first values of a cycle.
+    fn restart(&mut self, arena: &mut Arena, cycle: usize) -> Result<()> {
+        if let Restart::Reinit(seed) = self.config.restart {
+            // Seeds of neighbouring cycles and of neighbouring runs must not meet.
+            reinitialise(arena, seed.wrapping_mul(1 << 20).wrapping_add(cycle as u64))?;
+            self.init = arena.snapshot()?;
+        }
+        self.masks.rewind(arena, &self.init)
+    }
+}
+
+/// Draws all values of the arena anew, as its layers declare, and sets its statistics back.
+///
+/// # Errors
+/// If the device refuses.
+pub fn reinitialise(arena: &Arena, seed: u64) -> Result<()> {
+    let draw = |table: &shadegrad::nn::Table| {
+        let mut all = vec![0.0; table.floats()];
+        for e in table.entries() {
+            e.init.fill(&mut all[e.offset..][..e.len], &e.name, &e.shape, seed);
+        }
+        Tensor::from_slice(arena.gpu(), &all, &[all.len()])
+    };
+    arena.set_values_flat(&draw(arena.table())?)?;
+    if arena.buffer_table().floats() == 0 {
+        return Ok(());
+    }
+    arena.set_buffers_flat(&draw(arena.buffer_table())?)
+}
