@@ -54,6 +54,7 @@ papers! {
     hard_samples
     iir_snn
     randaugment
+    sparse_then_prune
     spectformer
     train_longer
 }

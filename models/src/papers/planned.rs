@@ -194,13 +194,6 @@ pub(super) const PLANNED: &[Paper] = &[
         "CIFAR-10",
     ),
     planned(
-        "sparse-then-prune",
-        "Sparse then Prune: Toward Efficient Vision Transformers",
-        "arXiv 2307.11988",
-        "fine-tuning with a penalty on attention weights keeps more accuracy after one-shot pruning",
-        "CIFAR-10",
-    ),
-    planned(
         "spectformer",
         "SpectFormer: Frequency and Attention is what you need in a Vision Transformer",
         "arXiv 2304.06446",

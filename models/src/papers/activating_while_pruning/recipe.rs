@@ -53,7 +53,7 @@ fn setting(context: &Context) -> Setting {
     let mlp = Setting {
         hidden: &[300, 100],
         pictures: (4000, 2000),
-        cycles: 12,
+        cycles: 16,
         epochs: 4,
         batch: 64,
         lr: 0.1,
