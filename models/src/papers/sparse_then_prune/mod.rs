@@ -340,7 +340,7 @@ impl OneCycle {
                 format!("{total} steps, {pct} of them rising; that must be more than one step and less than all"),
             ));
         }
-        if !rates || !(0.0 < low && low <= high && high < 1.0) {
+        if !(rates && 0.0 < low && low <= high && high < 1.0) {
             return Err(Error::value(
                 "OneCycle",
                 format!("rate {max_lr}, divisors {div} and {final_div}, momentum {low} to {high}; rates must be positive, momenta in 0..1 and rising"),
