@@ -26,6 +26,9 @@ pub struct Args {
     /// Look at every result and gradient, and name the operation that first made a NaN or an infinity; slow
     #[arg(long)]
     pub detect_anomaly: bool,
+    /// Show curves, throughput, kernels and memory on the whole terminal; `q` gives it back and the run goes on
+    #[arg(long)]
+    pub tui: bool,
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -334,7 +337,8 @@ impl Config {
             ));
         }
         let config = Some(path);
-        let args = Args { config, resume: None, from: String::new(), detect_anomaly: false, settings: free };
+        let args =
+            Args { config, resume: None, from: String::new(), detect_anomaly: false, tui: false, settings: free };
         Self::resolve(args)
     }
 
@@ -404,7 +408,7 @@ mod tests {
     }
 
     fn args(settings: Settings) -> Args {
-        Args { config: None, resume: None, from: "last".into(), detect_anomaly: false, settings }
+        Args { config: None, resume: None, from: "last".into(), detect_anomaly: false, tui: false, settings }
     }
 
     #[test]

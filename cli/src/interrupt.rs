@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 
+use crate::screen;
+
 /// Requests so far.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -15,15 +17,22 @@ pub const STATUS: u8 = 130;
 pub fn listen() -> Result<()> {
     static LISTENING: OnceLock<()> = OnceLock::new();
     if LISTENING.set(()).is_ok() {
-        ctrlc::set_handler(|| {
-            if ASKED.fetch_add(1, Ordering::SeqCst) > 0 {
-                std::process::exit(i32::from(STATUS));
-            }
-            eprintln!("\nfinishing the step and saving; once more leaves at once");
-        })
-        .context("listening for Ctrl-C")?;
+        ctrlc::set_handler(ask).context("listening for Ctrl-C")?;
     }
     Ok(())
+}
+
+/// A request: the signal, or the key where a dashboard has the terminal.
+pub fn ask() {
+    const TEXT: &str = "finishing the step and saving; once more leaves at once";
+    if ASKED.fetch_add(1, Ordering::SeqCst) > 0 {
+        screen::restore();
+        std::process::exit(i32::from(STATUS));
+    }
+    if !screen::line(TEXT) {
+        // The terminal shows ^C in the line.
+        eprintln!("\n{TEXT}");
+    }
 }
 
 /// Whether the run was asked to end.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use shadegrad::data::Dataset;
 use shadegrad::metrics::{self, ConfusionMatrix, ReliabilityBin, Scores};
-use shadegrad::nn::Arena;
-use shadegrad::train::EpochEnd;
+use shadegrad::nn::{Arena, Module};
+use shadegrad::train::{EpochEnd, Images};
 use shadegrad::{Error, Gpu, Result};
 
+use crate::attention::{self, Maps};
 use crate::config::Config;
 use crate::folder::{self, write};
 use crate::report::{bytes, duration, thousands};
@@ -29,19 +30,30 @@ const FILTERS: usize = 128;
 /// Classes up to which each has a row of its own.
 const CLASSES: usize = 100;
 
+/// What a run learns and is measured on.
+pub struct Subject<'a> {
+    pub model: &'a dyn Module,
+    /// The test set on the device.
+    pub images: &'a Images,
+    /// The test set as it was read.
+    pub test: Dataset,
+}
+
 /// Keeps the folder of a run readable for people.
-pub struct Journal {
+pub struct Journal<'a> {
     folder: PathBuf,
     title: String,
     config: String,
     environment: Value,
     steps: u64,
-    test: Dataset,
+    subject: Subject<'a>,
     /// What the last evaluation brought.
     looked: Option<Looked>,
     filters: Vec<Picture>,
     /// The parameter that they are.
     filter_name: String,
+    /// Where the model looks, and after which epoch; `None` if it was not asked yet.
+    attention: Option<(u64, Maps)>,
     written: Instant,
 }
 
@@ -57,13 +69,13 @@ struct Looked {
     wrong: usize,
 }
 
-impl Journal {
+impl<'a> Journal<'a> {
     /// Writes environment.json and the first report into the folder of a run of `steps` steps in all, which is measured
-    /// on `test`.
+    /// on the test set of `subject`.
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub fn new(folder: &Path, config: &Config, steps: u64, gpu: &Gpu, test: Dataset) -> Result<Self> {
+    pub fn new(folder: &Path, config: &Config, steps: u64, gpu: &Gpu, subject: Subject<'a>) -> Result<Self> {
         let path = folder.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
         let environment = environment(folder, config, gpu);
@@ -78,10 +90,11 @@ impl Journal {
             config: text,
             environment,
             steps,
-            test,
+            subject,
             looked: None,
             filters: Vec::new(),
             filter_name: String::new(),
+            attention: None,
             written: Instant::now(),
         };
         journal.refresh()?;
@@ -96,10 +109,25 @@ impl Journal {
         let last = end.epoch == end.epochs;
         // A run that ends between two epochs has the picture of its last one.
         if let Some(test) = &end.test {
-            self.looked = Some(Looked::new(end.epoch, &test.logits, &self.test)?);
+            self.looked = Some(Looked::new(end.epoch, &test.logits, &self.subject.test)?);
         }
-        (self.filter_name, self.filters) = filters(arena, self.test.channels)?;
-        if !last && self.written.elapsed() > EVERY { self.refresh() } else { Ok(()) }
+        (self.filter_name, self.filters) = filters(arena, self.subject.test.channels)?;
+        let due = self.written.elapsed() > EVERY;
+        // Only for a page, and not again if there was none.
+        let ask = match &self.attention {
+            None => true,
+            Some((_, maps)) => !maps.pictures.is_empty() && (last || due),
+        };
+        if ask {
+            let Subject { model, images, test } = &self.subject;
+            self.attention = Some((end.epoch, attention::maps(*model, arena, images, |i| labelled(test, i))?));
+        }
+        if !last && due { self.refresh() } else { Ok(()) }
+    }
+
+    /// The heat maps, if there are any.
+    fn maps(&self) -> Option<(u64, &Maps)> {
+        self.attention.as_ref().filter(|(_, maps)| !maps.pictures.is_empty()).map(|(epoch, maps)| (*epoch, maps))
     }
 
     /// Writes the report and the pictures from what was recorded so far.
@@ -124,7 +152,7 @@ impl Journal {
             drawings.push((folder::file_name(&chart.title), view::chart(chart)));
         }
         if let Some(looked) = &self.looked {
-            drawings.push(("confusion".into(), looked.confusion_drawing(&self.test.classes)));
+            drawings.push(("confusion".into(), looked.confusion_drawing(&self.subject.test.classes)));
             drawings.push(("calibration".into(), looked.calibration_drawing()));
         }
         let folder = self.folder.join(PICTURES);
@@ -136,6 +164,7 @@ impl Journal {
             ("samples", of(|l| &l.samples), 8),
             ("mistakes", of(|l| &l.mistakes), 8),
             ("filters", Some(&self.filters).filter(|f| !f.is_empty()), 16),
+            ("attention", self.maps().map(|m| &m.1.pictures), 6),
         ] {
             let Some(pictures) = pictures else { continue };
             let scale = 48usize.div_ceil(pictures[0].width);
@@ -155,7 +184,7 @@ impl Journal {
             out.extend(charts.into_iter().map(Section::Chart));
         }
         if let Some(looked) = &self.looked {
-            looked.sections(&mut out, &self.test);
+            looked.sections(&mut out, &self.subject.test);
         }
         if !self.filters.is_empty() {
             out.push(Section::Heading("Filters of the first layer".into()));
@@ -165,6 +194,22 @@ impl Journal {
                 self.filter_name
             )));
             out.push(Section::Pictures { title: String::new(), pictures: self.filters.clone() });
+        }
+        if let Some((epoch, maps)) = self.maps() {
+            out.push(Section::Heading("Where it looks".into()));
+            let who = if maps.class_token { "the class token asks for" } else { "all patches ask for on average" };
+            let all = match maps.layers {
+                0 => String::new(),
+                n => format!(
+                    " After it the flow through the last {n} layers together, half of which goes past each layer \
+                     (attention rollout)."
+                ),
+            };
+            out.push(Section::Text(format!(
+                "Attention after epoch {epoch}: beside each picture what {who} in the last layer, mean over the \
+                 heads.{all} Each map on its own scale, from dark over red and yellow to white."
+            )));
+            out.push(Section::Pictures { title: String::new(), pictures: maps.pictures.clone() });
         }
         out.push(Section::Heading("Configuration".into()));
         out.push(Section::Text(format!("`shadegrad train --config {CONFIG}` repeats the run.")));
@@ -362,6 +407,12 @@ fn filters(arena: &Arena, channels: usize) -> Result<(String, Vec<Picture>)> {
     };
     let pictures = values.chunks_exact(size).take(outputs.min(FILTERS)).enumerate().map(one).collect();
     Ok((name.to_string(), pictures))
+}
+
+/// A picture of a data set with its class.
+fn labelled(test: &Dataset, i: usize) -> Result<Picture> {
+    let (pixels, label) = test.get(i).ok_or_else(|| Error::value("report", format!("no picture {i}")))?;
+    Ok(shown(test.classes[label as usize].clone(), pixels, [test.height, test.width, test.channels]))
 }
 
 /// A picture of a data set: rows of pixels of channels.

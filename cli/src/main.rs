@@ -1,9 +1,15 @@
 //! The `shadegrad` command.
 #![deny(unsafe_code)]
 
+mod attention;
 mod bench;
 mod compare;
 mod config;
+#[cfg(feature = "tui")]
+mod dashboard;
+#[cfg(not(feature = "tui"))]
+#[path = "dashboard/absent.rs"]
+mod dashboard;
 mod data;
 mod date;
 mod devices;
@@ -18,6 +24,7 @@ mod profile;
 mod report;
 mod resume;
 mod runs;
+mod screen;
 mod train;
 mod verify;
 mod view;
@@ -84,7 +91,10 @@ impl log::Log for Warnings {
 
     fn log(&self, record: &log::Record) {
         if self.enabled(record.metadata()) {
-            eprintln!("warning: {}", record.args());
+            let text = format!("warning: {}", record.args());
+            if !screen::line(&text) {
+                eprintln!("{text}");
+            }
         }
     }
 

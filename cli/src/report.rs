@@ -1,4 +1,4 @@
-//! What a run shows and writes: a bar on a terminal, plain lines elsewhere, and metrics.jsonl.
+//! What a run shows and writes: a bar or a dashboard on a terminal, plain lines elsewhere, and metrics.jsonl.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal as _, Write as _};
@@ -8,13 +8,21 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use shadegrad::nn::Arena;
-use shadegrad::train::{EpochEnd, Flow, Hooks, Progress};
+use shadegrad::train::{EpochEnd, Flow, Hooks, Pause, Place, Progress};
 use shadegrad::{Error, Gpu, Result};
 
+use crate::dashboard::Dashboard;
 use crate::journal::Journal;
 
 /// Lines in a file come at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// The kernels of a step are measured for the dashboard at most this often, and so seldom that it takes less than one part
+/// in [`SHARE`] of the time: a measured step waits for the device and gives every kernel a pass of its own.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+const SHARE: u32 = 50;
+/// Steps before the first measurement: those compile kernels.
+const WARM: u32 = 3;
 
 /// Records that end a run.
 const LAST: [&str; 3] = ["end", "error", "interrupted"];
@@ -27,29 +35,75 @@ pub fn say(text: impl std::fmt::Display) {
 }
 
 /// Shows and records a run.
-pub struct Reporter {
+pub struct Reporter<'a> {
     gpu: Gpu,
     file: File,
     path: PathBuf,
     bar: Option<ProgressBar>,
+    dashboard: Option<Dashboard>,
+    measuring: Measuring,
     said: Option<Instant>,
     /// Whether the time of the first step was said.
     compiled: bool,
-    journal: Journal,
+    journal: Journal<'a>,
 }
 
-impl Reporter {
-    /// Makes metrics.jsonl in `out`, or goes on with the one that is there, besides what `journal` writes.
-    pub fn new(gpu: &Gpu, out: &Path, journal: Journal) -> anyhow::Result<Self> {
+/// When the kernels of a step are measured.
+enum Measuring {
+    /// After so many steps.
+    Steps(u32),
+    /// From then on.
+    At(Instant),
+    /// Since then.
+    Since(Instant),
+    /// Not: the device has no timestamps.
+    Never,
+}
+
+impl<'a> Reporter<'a> {
+    /// Makes metrics.jsonl in `out`, or goes on with the one that is there, besides what `journal` writes. Shows the run on
+    /// the dashboard, if there is one.
+    pub fn new(gpu: &Gpu, out: &Path, journal: Journal<'a>, dashboard: Option<Dashboard>) -> anyhow::Result<Self> {
         let path = out.join("metrics.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, &e))?;
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (dashboard.is_none() && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Ok(Self { gpu: gpu.clone(), file, path, bar, said: None, compiled: false, journal })
+        let measuring = if gpu.caps().timestamps { Measuring::Steps(WARM) } else { Measuring::Never };
+        if let (Measuring::Never, Some(dashboard)) = (&measuring, &dashboard) {
+            dashboard.kernels(0, None);
+        }
+        Ok(Self { gpu: gpu.clone(), file, path, bar, dashboard, measuring, said: None, compiled: false, journal })
+    }
+
+    /// The dashboard, while it has the terminal.
+    fn attached(&self) -> Option<&Dashboard> {
+        self.dashboard.as_ref().filter(|d| d.attached())
+    }
+
+    /// Measures the kernels of a step now and then, from one pause to the next.
+    fn measure(&mut self, place: Place, step: u64) -> Result<()> {
+        self.measuring = match self.measuring {
+            Measuring::Since(start) => {
+                let profile = self.gpu.profile()?;
+                if let (Place::Step, Some(dashboard)) = (place, self.attached()) {
+                    dashboard.kernels(step, Some(&profile));
+                }
+                Measuring::At(Instant::now() + MEASURE_EVERY.max(start.elapsed() * SHARE))
+            }
+            _ if place != Place::Step || self.attached().is_none() => return Ok(()),
+            Measuring::Steps(n @ 1..) => Measuring::Steps(n - 1),
+            Measuring::At(due) if due > Instant::now() => return Ok(()),
+            Measuring::Steps(0) | Measuring::At(_) => {
+                self.gpu.start_profile()?;
+                Measuring::Since(Instant::now())
+            }
+            Measuring::Never => return Ok(()),
+        };
+        Ok(())
     }
 
     /// One line of metrics.jsonl. The report follows when it is the run's last one.
@@ -63,21 +117,25 @@ impl Reporter {
 
     /// A line that stays, above the bar.
     fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+        match (&self.bar, &self.dashboard) {
+            (Some(bar), _) => bar.suspend(|| say(text)),
+            (None, Some(dashboard)) => dashboard.line(text),
+            (None, None) => say(text),
         }
     }
 
-    /// Removes the bar.
-    pub fn finish(&self) {
+    /// Removes the bar or the dashboard.
+    pub fn finish(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+        if let Some(dashboard) = &mut self.dashboard {
+            dashboard.close();
         }
     }
 }
 
-impl Hooks for Reporter {
+impl Hooks for Reporter<'_> {
     fn progress(&mut self, now: &Progress) -> Result<()> {
         if !self.compiled {
             self.compiled = true;
@@ -99,6 +157,8 @@ impl Hooks for Reporter {
             bar.set_length(now.steps);
             bar.set_position(now.step);
             bar.set_message(text);
+        } else if let Some(dashboard) = self.attached() {
+            dashboard.progress(now, self.gpu.memory().live);
         } else if self.said.is_none_or(|t| t.elapsed() > LINE_EVERY) {
             say(format!("step {}/{}  {text}", now.step, now.steps));
             self.said = Some(Instant::now());
@@ -120,6 +180,13 @@ impl Hooks for Reporter {
                 "memory_bytes": now.memory,
             },
         }))
+    }
+
+    fn pause(&mut self, now: &mut Pause) -> Result<()> {
+        if self.dashboard.is_some() {
+            self.measure(now.place, now.step)?;
+        }
+        Ok(())
     }
 
     fn epoch(&mut self, end: &EpochEnd, arena: &mut Arena) -> Result<Flow> {
@@ -144,6 +211,9 @@ impl Hooks for Reporter {
         }
         text += &format!("  {:.0} images/s  {}", end.rate, duration(end.seconds));
         self.line(&text);
+        if let Some(dashboard) = self.attached() {
+            dashboard.epoch(end);
+        }
         self.said = Some(Instant::now());
         self.write(&record)?;
         self.journal.epoch(end, arena)?;

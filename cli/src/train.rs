@@ -13,15 +13,20 @@ use shadegrad::train::{FitOptions, Images, Mixing, Trainer};
 use shadegrad_models::{Spec, create};
 
 use crate::config::{Args, AugmentName, Config, DIGITS, OptimizerName, ScheduleName};
+use crate::dashboard::{self, Dashboard};
 use crate::devices;
 use crate::failure::usage;
-use crate::journal::Journal;
+use crate::journal::{Journal, Subject};
 use crate::report::{Reporter, duration, say, thousands};
 use crate::resume::{self, Saver};
 use crate::{interrupt, runs, weights};
 
 pub fn run(args: Args) -> Result<()> {
     interrupt::listen()?;
+    let tui = args.tui;
+    if tui {
+        dashboard::check()?;
+    }
     let (detect_anomaly, resumed) = (args.detect_anomaly, args.resume.clone());
     let (config, from) = match &resumed {
         Some(run) => {
@@ -84,8 +89,15 @@ pub fn run(args: Args) -> Result<()> {
         }
         None => None,
     };
-    let journal = Journal::new(&out, &config, steps, &gpu, pictures)?;
-    let mut reporter = Reporter::new(&gpu, &out, journal)?;
+    let subject = Subject { model: model.as_ref(), images: &test, test: pictures };
+    let journal = Journal::new(&out, &config, steps, &gpu, subject)?;
+    let dashboard = if tui {
+        let title = format!("{} on {}: {}", config.model, config.data, gpu.description().name);
+        Some(Dashboard::open(title, steps, &runs::Log::read(&out.join(runs::METRICS))?)?)
+    } else {
+        None
+    };
+    let mut reporter = Reporter::new(&gpu, &out, journal, dashboard)?;
     if let Some(state) = &state {
         reporter.write(&json!({ "event": "resumed", "step": state.step }))?;
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::atomic::read_file;
-use crate::io::{FileType, Meta, Saved, safetensors, torch, write_safetensors};
+use crate::io::{Meta, Saved, safetensors, torch, write_safetensors};
 use crate::nearest::did_you_mean;
 use crate::nn::{Arena, Entry, Weight, glob};
 
@@ -136,8 +136,9 @@ impl Weights {
         write_safetensors(path.as_ref(), &self.tensors, &meta)
     }
 
-    /// Sets an arena's parameters and buffers, converting types and layouts. What PyTorch counts and nothing here needs
-    /// (`num_batches_tracked`) is passed over.
+    /// Sets an arena's parameters and buffers, converting types and layouts. The number of batches that PyTorch's batch
+    /// normalisation has seen (`*.num_batches_tracked`) is passed over, of whatever type: only a momentum of `None` reads
+    /// it there, which layers here do not have. PyTorch fills it in when it loads a file from here.
     ///
     /// # Errors
     /// [`Error::Params`] if names or shapes do not agree, and the options do not allow it: all that are missing, with
@@ -146,9 +147,11 @@ impl Weights {
         let allowed = |name: &str| options.allow.iter().any(|p| glob(p, name));
         let tables = [arena.table(), arena.buffer_table()];
         let row = |name: &str| tables.iter().find_map(|t| Some(&t.entries()[t.find(name)?]));
-        let mut report = Report { all: own(&self.tensors), ..Report::default() };
+        let all = self.tensors.iter().filter(|t| !t.name().starts_with(RESERVED));
+        let mut report =
+            Report { all: all.filter(|t| row(t.name()).is_some() || !counts(t)).collect(), ..Report::default() };
         let (mut given, mut found) = (HashSet::new(), Vec::new());
-        for t in own(&self.tensors) {
+        for t in report.all.clone() {
             if !given.insert(t.name()) {
                 report.misshaped.push(format!("`{}` is there twice", t.name()));
             }
@@ -178,10 +181,9 @@ impl Weights {
     }
 }
 
-/// The tensors that could belong to a model.
-fn own(tensors: &[Saved]) -> Vec<&Saved> {
-    let counts = |t: &Saved| t.name().ends_with("num_batches_tracked") && t.dtype() == FileType::I64;
-    tensors.iter().filter(|t| !t.name().starts_with(RESERVED) && !counts(t)).collect()
+/// Whether this is PyTorch's number of batches seen.
+fn counts(t: &Saved) -> bool {
+    t.name().rsplit('.').next() == Some("num_batches_tracked") && t.numel() == 1
 }
 
 #[derive(Default)]

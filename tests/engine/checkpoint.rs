@@ -269,6 +269,38 @@ fn weights_that_do_not_fit_are_listed() {
     assert_eq!(run.bits(), before);
 }
 
+/// A file as PyTorch writes it for a model with batch normalisation: each layer's number of batches is in it too.
+#[test]
+fn the_number_of_batches_that_pytorch_counts_is_passed_over() {
+    let (run, other) = (Run::new(Rule::adamw(0.0)), Run::new(Rule::adamw(0.0)));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    Weights::of(&run.arena).unwrap().save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (size, rest) = bytes.split_at(8);
+    let (head, data) = rest.split_at(u64::from_le_bytes(size.try_into().unwrap()) as usize);
+    let with = |name: &str, dtype: &str, shape: &[usize], value: &[u8]| {
+        let mut head: serde_json::Value = serde_json::from_slice(head).unwrap();
+        let offsets = [data.len(), data.len() + value.len()];
+        head[name] = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
+        let mut text = head.to_string();
+        text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
+        std::fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_bytes(), data, value].concat()).unwrap();
+        Weights::open(&path).unwrap().load_into(&other.arena, &LoadOptions::strict())
+    };
+    // As PyTorch has it, and as programs that convert all of a file to one type leave it.
+    let name = "bn.num_batches_tracked";
+    assert_eq!(with(name, "I64", &[], &1000i64.to_le_bytes()).unwrap().left, Vec::<String>::new());
+    with(name, "F32", &[1], &1000f32.to_le_bytes()).unwrap();
+    with("num_batches_tracked", "F16", &[], &[0, 60]).unwrap();
+    assert_eq!(other.bits(), run.bits());
+    // Nothing else is.
+    let err = with("bn.num_batches", "I64", &[], &[0; 8]).unwrap_err().to_string();
+    assert!(err.contains("1 not in the model") && err.contains("`bn.num_batches`"), "{err}");
+    let err = with(name, "F32", &[2], &[0; 8]).unwrap_err().to_string();
+    assert!(err.contains("1 not in the model") && err.contains(name), "{err}");
+}
+
 #[test]
 fn the_operation_that_made_the_first_nan_is_named() {
     let told = |f: &dyn Fn(&Tensor) -> Result<()>| {

@@ -300,6 +300,22 @@ fn every_run_leaves_a_report_that_needs_nothing_else() {
 }
 
 #[test]
+fn a_model_with_attention_shows_where_it_looks() {
+    let s = Shade::new();
+    s.train("vit", &["--epochs", "1", "--model", "vit_micro"]);
+    let page = s.read("vit/report.html");
+    assert_self_contained(&page);
+    for word in ["Where it looks", "Attention after epoch 1", "the class token asks for", "last 2 layers"] {
+        assert!(page.contains(word), "no {word:?}");
+    }
+    assert_eq!(page.matches("<figcaption>all layers").count(), 8);
+    assert!(s.path("vit/pictures/attention.png").exists());
+    // One without has none.
+    s.train("mlp", &["--epochs", "1", "--model", "mlp"]);
+    assert!(!s.read("mlp/report.html").contains("Where it looks"));
+}
+
+#[test]
 fn runs_are_compared_by_configuration() {
     let s = Shade::new();
     for (out, seed, lr) in [("a", "0", "0.002"), ("b", "1", "0.002"), ("c", "0", "0.02")] {

@@ -2,6 +2,7 @@
 //! zero.
 
 mod command;
+mod dashboard;
 #[cfg(unix)]
 mod guide;
 mod runs;
