@@ -53,6 +53,7 @@ papers! {
     g2gnet
     hard_samples
     iir_snn
+    noprop
     randaugment
     sparse_then_prune
     spectformer

@@ -152,13 +152,6 @@ pub(super) const PLANNED: &[Paper] = &[
         "CIFAR-10",
     ),
     planned(
-        "noprop",
-        "NoProp: Training Neural Networks without Back-propagation or Forward-propagation",
-        "arXiv 2503.24322",
-        "blocks that each learn to denoise the label train a classifier without any signal between them",
-        "MNIST",
-    ),
-    planned(
         "projection-head",
         "Investigating the Benefits of Projection Head for Representation Learning",
         "arXiv 2403.11391",

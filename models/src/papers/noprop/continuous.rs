@@ -1,0 +1,192 @@
+//! Continuous time: one block that takes the time as an input.
+
+use shadegrad::autograd::no_grad;
+use shadegrad::nn::{Arena, Builder, Cx, Scope};
+use shadegrad::optim::Optimizer;
+use shadegrad::rng::Stream;
+use shadegrad::train::LossMeter;
+use shadegrad::{CrossEntropy, Gpu, Result, Tensor};
+
+use super::head::Head;
+use super::{Block, Embedding, Epoch, GammaCurve, GammaNet, Losses, Noise, Samples, Settings};
+use super::{averaged, batches, noise, normal, pass, run_block, total};
+
+/// How a prediction follows the denoising process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sampler {
+    /// As in discrete time, with the shares at the ends of every step.
+    #[default]
+    Stochastic,
+    /// Without noise: each state keeps the noise of the one before.
+    Deterministic,
+}
+
+/// One block that learns to denoise the label at any time, with the class embeddings, the layer that reads a class and the
+/// noise schedule, all trained together.
+pub struct NoPropCt<B> {
+    gpu: Gpu,
+    seed: u64,
+    block: B,
+    head: Head,
+    gamma: GammaNet,
+    settings: Settings,
+    arena: Arena,
+    optimizer: Optimizer,
+    steps: u64,
+}
+
+impl<B: Block> NoPropCt<B> {
+    /// A block that `make` builds in a scope of its own, with a noise schedule. `seed` decides first values, order and noise.
+    ///
+    /// # Errors
+    /// As [`super::NoPropDt::new`], and if the ends of `noise` are the wrong way round.
+    pub fn new(
+        gpu: &Gpu,
+        seed: u64,
+        classes: usize,
+        embedding: &Embedding,
+        noise: Noise,
+        settings: Settings,
+        make: impl FnOnce(&mut Scope<'_>) -> Result<B>,
+    ) -> Result<Self> {
+        settings.check()?;
+        let mut names = Builder::new();
+        let head = Head::new(&mut names.root(), classes, embedding, Some(settings.readout))?;
+        let gamma = GammaNet::new(&mut names.root().sub("gamma"), noise)?;
+        let block = make(&mut names.root().sub("block"))?;
+        let arena = Arena::new(gpu, &names, seed)?;
+        head.fill(&arena)?;
+        let optimizer = Optimizer::new(&arena, settings.rule)?;
+        Ok(Self { gpu: gpu.clone(), seed, block, head, gamma, settings, arena, optimizer, steps: 0 })
+    }
+
+    /// All parameters: `block.*`, `gamma.*`, `embedding` where it is trained, `out.*`.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// The noise schedule as it is now.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn curve(&self) -> Result<GammaCurve> {
+        self.gamma.curve(&self.arena)
+    }
+
+    /// The loss for inputs and their labels (the paper's equation 13), with a time for each sample drawn from `0..1`:
+    ///
+    /// `mean -log p_out(y | z_1) + mean KL(q(z_0 | y) || N(0, I)) + eta / 2 mean SNR'(t) |u_hat(z_t, x, t) - u_y|^2`
+    ///
+    /// # Errors
+    /// If a label is out of range, or the shapes do not fit.
+    pub fn losses(&self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
+        let labels = self.head.labels(x, labels)?;
+        let (n, dim) = (labels.numel(), self.head.dim);
+        let cx = Cx::train(&self.arena).seeded(stream.seed, stream.stream);
+        let u = self.head.embed(&cx, &labels)?;
+        let times = Tensor::uniform(&self.gpu, &[n], noise(stream, 2), 0.0, 1.0)?;
+        let (gamma, slope) = self.gamma.eval(&cx, &times)?;
+        let (gamma_0, gamma_1) = self.gamma.ends(&cx, x)?;
+        let noised = |gamma: &Tensor, i: usize| {
+            let (signal, rest) = (gamma.neg()?.sigmoid()?.sqrt()?, gamma.sigmoid()?.sqrt()?);
+            u.mul(&signal)?.add(&normal(&self.gpu, [n, dim], noise(stream, i), 1.0)?.mul(&rest)?)
+        };
+        let last = noised(&gamma_1, 0)?;
+        let classification = self.head.scores(&cx, &last)?.cross_entropy(&labels, CrossEntropy::default())?;
+        let logits = run_block(&self.block, &cx, x, &noised(&gamma, 1)?, Some(&times))?;
+        let wrong = self.head.guess(&cx, &logits)?.sub(&self.settings.target(&u))?.square()?.sum(&[1], true)?;
+        // SNR' = -gamma' exp(-gamma).
+        let snr_slope = slope.mul(&gamma.neg()?.exp()?)?.neg()?;
+        let denoising = wrong.mul(&snr_slope)?.sum_all()?.mul_scalar(0.5 * self.settings.eta / n as f32)?;
+        // -ln(1 - abar(0)) is softplus(-gamma(0)).
+        let excess = self.head.mean_square(&u)?.add_scalar(-(dim as f32))?;
+        let up = gamma_0.neg()?;
+        let prior = up.sigmoid()?.mul(&excess)?.add(&up.softplus()?.mul_scalar(dim as f32)?)?.mul_scalar(0.5)?;
+        Ok(Losses {
+            total: total(&[&classification, &prior, &denoising])?,
+            classification: Some(classification),
+            prior: Some(prior),
+            error: wrong.detach().sum_all()?.mul_scalar(1.0 / n as f32)?,
+        })
+    }
+
+    /// One step of everything. Give every step a stream of its own, its number below 2^32.
+    ///
+    /// # Errors
+    /// As [`NoPropCt::losses`]; if a parameter gets no gradient.
+    pub fn train_step(&mut self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
+        let losses = self.losses(x, labels, stream)?;
+        self.arena.backward(&losses.total)?;
+        self.optimizer.step(&self.arena, self.settings.lr)?;
+        Ok(losses)
+    }
+
+    /// Trains for `epochs`; `each` is told of every epoch.
+    ///
+    /// # Errors
+    /// [`shadegrad::Error::NonFinite`] if a loss is; whatever the block or `each` report.
+    pub fn fit(
+        &mut self,
+        samples: &dyn Samples,
+        epochs: u64,
+        mut each: impl FnMut(&Self, &Epoch) -> Result<()>,
+    ) -> Result<Vec<Epoch>> {
+        let mut order = batches(samples, &self.settings, self.seed)?;
+        let mut meter = LossMeter::new(&self.gpu, 256)?;
+        let mut log = Vec::new();
+        for epoch in 1..=epochs {
+            let mean = pass(samples, &mut order, &mut meter, |x, labels| {
+                self.steps += 1;
+                self.train_step(x, labels, Stream::new(self.seed, self.steps))
+            })?;
+            let end = Epoch { epoch, losses: vec![mean] };
+            each(self, &end)?;
+            log.push(end);
+        }
+        Ok(log)
+    }
+
+    /// `z` at time 1 from a given `z` `[n, dim]` at time 0, in `steps` equal steps.
+    ///
+    /// # Errors
+    /// Those of the block; if there are no steps.
+    pub fn denoise(&self, x: &Tensor, first: &Tensor, steps: usize, how: Sampler, stream: Stream) -> Result<Tensor> {
+        let schedule = self.curve()?.steps(steps)?;
+        no_grad(|| {
+            let cx = Cx::eval(&self.arena);
+            let features = self.block.features(&cx, x)?;
+            let mut z = first.detach();
+            let shape = [z.dim(0), self.head.dim];
+            for k in 1..=steps {
+                let time = Tensor::full(&self.gpu, &[shape[0]], (k - 1) as f32 / steps as f32)?;
+                let guess = self.head.guess(&cx, &self.block.logits(&cx, &features, &z, Some(&time))?)?;
+                let step = |a: f64, b: f64| guess.mul_scalar(a as f32)?.add(&z.mul_scalar(b as f32)?);
+                z = match how {
+                    Sampler::Deterministic => {
+                        let (a, b) = schedule.quiet(k)?;
+                        step(a, b)?
+                    }
+                    Sampler::Stochastic => {
+                        let (a, b, c) = schedule.coeffs(k)?;
+                        step(a, b)?.add(&normal(&self.gpu, shape, noise(stream, k), c.sqrt())?)?
+                    }
+                };
+            }
+            Ok(z)
+        })
+    }
+
+    /// Probabilities of the classes, `[n, classes]`, averaged over `chains` predictions of `steps` steps (1000 in the
+    /// paper).
+    ///
+    /// # Errors
+    /// As [`NoPropCt::denoise`].
+    pub fn predict(&self, x: &Tensor, steps: usize, how: Sampler, chains: usize, stream: Stream) -> Result<Tensor> {
+        let n = x.shape().first().copied().unwrap_or(0);
+        averaged(chains, stream, |stream| {
+            let first = normal(&self.gpu, [n, self.head.dim], noise(stream, 0), 1.0)?;
+            let last = self.denoise(x, &first, steps, how, stream)?;
+            no_grad(|| self.head.scores(&Cx::eval(&self.arena), &last)?.softmax(1))
+        })
+    }
+}

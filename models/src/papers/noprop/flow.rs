@@ -1,0 +1,176 @@
+//! Flow matching: one block that learns the velocity from noise to the label's embedding.
+
+use shadegrad::autograd::no_grad;
+use shadegrad::nn::{Arena, Builder, Cx, Scope};
+use shadegrad::optim::Optimizer;
+use shadegrad::rng::Stream;
+use shadegrad::train::LossMeter;
+use shadegrad::{CrossEntropy, Error, Gpu, Result, Tensor};
+
+use super::head::{Head, mean_square_error};
+use super::{Block, Embedding, Epoch, Losses, Samples, Settings};
+use super::{averaged, batches, noise, normal, pass, run_block, total};
+
+/// One block that learns the velocity `z_1 - z_0` on straight ways from noise `z_0` to the embedding `z_1` of the label, and the
+/// class embeddings. A class is the one whose embedding is nearest to where the way ends.
+pub struct NoPropFm<B> {
+    gpu: Gpu,
+    seed: u64,
+    block: B,
+    head: Head,
+    sigma: f32,
+    settings: Settings,
+    arena: Arena,
+    optimizer: Optimizer,
+    steps: u64,
+}
+
+/// `t z_1 + (1 - t) z_0` for times `[n]`.
+pub(super) fn between(from: &Tensor, to: &Tensor, times: &Tensor) -> Result<Tensor> {
+    from.add(&to.sub(from)?.mul(&times.reshape(&[times.numel(), 1])?)?)
+}
+
+/// `z_t + (1 - t) v`: where the way ends if the velocity `v` stays.
+pub(super) fn arrival(z: &Tensor, velocity: &Tensor, times: &Tensor) -> Result<Tensor> {
+    let left = times.neg()?.add_scalar(1.0)?.reshape(&[times.numel(), 1])?;
+    z.add(&velocity.mul(&left)?)
+}
+
+impl<B: Block> NoPropFm<B> {
+    /// A block that `make` builds in a scope of its own. States are drawn with the standard deviation `sigma` around the
+    /// straight way; the paper names none, 0 is the plain way. `seed` decides first values, order and noise.
+    ///
+    /// # Errors
+    /// As [`super::NoPropDt::new`], and if `sigma` is negative.
+    pub fn new(
+        gpu: &Gpu,
+        seed: u64,
+        classes: usize,
+        embedding: &Embedding,
+        sigma: f32,
+        settings: Settings,
+        make: impl FnOnce(&mut Scope<'_>) -> Result<B>,
+    ) -> Result<Self> {
+        settings.check()?;
+        if !(sigma.is_finite() && sigma >= 0.0) {
+            return Err(Error::value("NoPropFm", format!("sigma {sigma}; it must be 0 or more")));
+        }
+        let mut names = Builder::new();
+        // The cross-entropy is there to hold learned embeddings apart; fixed ones need no layer.
+        let readout = (*embedding != Embedding::OneHot).then_some(settings.readout);
+        let head = Head::new(&mut names.root(), classes, embedding, readout)?;
+        let block = make(&mut names.root().sub("block"))?;
+        let arena = Arena::new(gpu, &names, seed)?;
+        head.fill(&arena)?;
+        let optimizer = Optimizer::new(&arena, settings.rule)?;
+        Ok(Self { gpu: gpu.clone(), seed, block, head, sigma, settings, arena, optimizer, steps: 0 })
+    }
+
+    /// All parameters: `block.*`, and `embedding` and `out.*` where embeddings are trained.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// `v = scores W`, without a softmax: any direction in the span of the embeddings.
+    fn velocity(&self, cx: &Cx, logits: &Tensor) -> Result<Tensor> {
+        self.head.mix(cx, self.head.checked(logits)?)
+    }
+
+    /// The loss for inputs and their labels: `mean |v(z_t, x, t) - (z_1 - z_0)|^2` at a time for each sample drawn from
+    /// `0..1`, and with learned embeddings `mean -log p_out(y | z_t + (1 - t) v)`.
+    ///
+    /// # Errors
+    /// If a label is out of range, or the shapes do not fit.
+    pub fn losses(&self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
+        let labels = self.head.labels(x, labels)?;
+        let shape = [labels.numel(), self.head.dim];
+        let cx = Cx::train(&self.arena).seeded(stream.seed, stream.stream);
+        let to = self.head.embed(&cx, &labels)?;
+        let from = normal(&self.gpu, shape, noise(stream, 0), 1.0)?;
+        let times = Tensor::uniform(&self.gpu, &shape[..1], noise(stream, 2), 0.0, 1.0)?;
+        let mut z = between(&from, &to, &times)?;
+        if self.sigma > 0.0 {
+            z = z.add(&normal(&self.gpu, shape, noise(stream, 1), self.sigma.into())?)?;
+        }
+        let velocity = self.velocity(&cx, &run_block(&self.block, &cx, x, &z, Some(&times))?)?;
+        let error = mean_square_error(&velocity, &self.settings.target(&to).sub(&from)?)?;
+        if !self.head.is_learned() {
+            return Ok(Losses { total: error.clone(), classification: None, prior: None, error });
+        }
+        let end = arrival(&z, &velocity, &times)?;
+        let classification = self.head.scores(&cx, &end)?.cross_entropy(&labels, CrossEntropy::default())?;
+        let total = total(&[&error, &classification])?;
+        Ok(Losses { total, classification: Some(classification), prior: None, error })
+    }
+
+    /// One step of everything. Give every step a stream of its own, its number below 2^32.
+    ///
+    /// # Errors
+    /// As [`NoPropFm::losses`]; if a parameter gets no gradient.
+    pub fn train_step(&mut self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
+        let losses = self.losses(x, labels, stream)?;
+        self.arena.backward(&losses.total)?;
+        self.optimizer.step(&self.arena, self.settings.lr)?;
+        Ok(losses)
+    }
+
+    /// Trains for `epochs`; `each` is told of every epoch.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if a loss is; whatever the block or `each` report.
+    pub fn fit(
+        &mut self,
+        samples: &dyn Samples,
+        epochs: u64,
+        mut each: impl FnMut(&Self, &Epoch) -> Result<()>,
+    ) -> Result<Vec<Epoch>> {
+        let mut order = batches(samples, &self.settings, self.seed)?;
+        let mut meter = LossMeter::new(&self.gpu, 256)?;
+        let mut log = Vec::new();
+        for epoch in 1..=epochs {
+            let mean = pass(samples, &mut order, &mut meter, |x, labels| {
+                self.steps += 1;
+                self.train_step(x, labels, Stream::new(self.seed, self.steps))
+            })?;
+            let end = Epoch { epoch, losses: vec![mean] };
+            each(self, &end)?;
+            log.push(end);
+        }
+        Ok(log)
+    }
+
+    /// `z` at time 1 from a given `z` `[n, dim]` at time 0, in `steps` equal steps of Euler's method.
+    ///
+    /// # Errors
+    /// Those of the block; if there are no steps.
+    pub fn follow(&self, x: &Tensor, first: &Tensor, steps: usize) -> Result<Tensor> {
+        if steps == 0 {
+            return Err(Error::value("NoPropFm", "a way of 0 steps; the paper takes 1000"));
+        }
+        no_grad(|| {
+            let cx = Cx::eval(&self.arena);
+            let features = self.block.features(&cx, x)?;
+            let mut z = first.detach();
+            for k in 0..steps {
+                let time = Tensor::full(&self.gpu, &[z.dim(0)], k as f32 / steps as f32)?;
+                let v = self.velocity(&cx, &self.block.logits(&cx, &features, &z, Some(&time))?)?;
+                z = z.add(&v.mul_scalar(1.0 / steps as f32)?)?;
+            }
+            Ok(z)
+        })
+    }
+
+    /// `-|z - u_y|^2` of every class, `[n, classes]`, after `steps` steps (1000 in the paper): the largest is the nearest.
+    /// Averaged over `chains` predictions.
+    ///
+    /// # Errors
+    /// As [`NoPropFm::follow`].
+    pub fn predict(&self, x: &Tensor, steps: usize, chains: usize, stream: Stream) -> Result<Tensor> {
+        let n = x.shape().first().copied().unwrap_or(0);
+        averaged(chains, stream, |stream| {
+            let first = normal(&self.gpu, [n, self.head.dim], noise(stream, 0), 1.0)?;
+            let last = self.follow(x, &first, steps)?;
+            no_grad(|| self.head.nearness(&Cx::eval(&self.arena), &last))
+        })
+    }
+}
