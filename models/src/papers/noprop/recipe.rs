@@ -5,7 +5,7 @@ use shadegrad::data::DataPair;
 use shadegrad::nn::{Arena, Builder, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad::rng::Stream;
-use shadegrad::train::{FitOptions, Hooks, Images, Progress, Trainer, evaluate};
+use shadegrad::train::{EpochEnd, FitOptions, Flow, Hooks, Images, Progress, Trainer, evaluate};
 use shadegrad::{CrossEntropy, Error, Gpu, Result, Tensor};
 
 use super::{BackPropagated, Chain, Embedding, NoPropCt, NoPropDt, NoPropFm, Noise, PaperBlock, PaperNet, Plain};
@@ -20,6 +20,8 @@ struct Size {
     batch: usize,
     /// Passes of every block over the data; as many of the back-propagated blocks.
     epochs: u64,
+    /// The back-propagated blocks go on to this many times the passes.
+    longer: u64,
     /// Passes in continuous time and flow matching.
     continuous_epochs: u64,
     plain_epochs: u64,
@@ -27,8 +29,13 @@ struct Size {
     steps: usize,
     /// Predictions that accuracies are averaged over.
     repeats: u64,
-    /// Whether the weight of the error, the depth and the target's gradient are varied too.
-    ablations: bool,
+    /// Whether embeddings are learned too.
+    learned: bool,
+    /// Other weights of the error, other depths, whether targets are held fixed and gamma linear.
+    etas: &'static [f32],
+    depths: &'static [usize],
+    fixed_targets: bool,
+    linear_gamma: bool,
 }
 
 const ACCURACY: &str = "test accuracy";
@@ -38,46 +45,47 @@ const DISCRETE: &str = "NoProp-DT";
 const CONTINUOUS: &str = "NoProp-CT";
 const FLOW: &str = "NoProp-FM";
 const BLOCKS: &str = "back-propagated blocks";
+const LONGER: &str = "back-propagated blocks, longer";
 const PLAIN: &str = "plain network";
 const LEARNED: &str = "NoProp-DT, learned embeddings";
 const REVERSED: &str = "NoProp-DT, blocks reversed";
 
 pub(super) fn run(context: &mut Context) -> Result<Outcome> {
-    let mlp = |blocks, batch, epochs, ablations| Size {
+    let mlp = Size {
         net: (None, 64),
-        blocks,
-        batch,
-        epochs,
-        continuous_epochs: 5 * epochs,
-        plain_epochs: 2 * epochs,
+        blocks: 10,
+        batch: 128,
+        epochs: 20,
+        longer: 3,
+        continuous_epochs: 100,
+        plain_epochs: 40,
         steps: 100,
-        repeats: 1,
-        ablations,
+        repeats: 2,
+        learned: true,
+        etas: &[0.01, 1.0],
+        depths: &[3],
+        fixed_targets: false,
+        linear_gamma: true,
     };
     let (pair, size) = match (context.preset, context.has_data()) {
         (Preset::Smoke, _) => {
-            let size = Size { steps: 10, continuous_epochs: 4, ..mlp(3, 128, 4, false) };
-            (context.subset(640, 200)?, size)
+            let (blocks, epochs, continuous_epochs, steps) = (3, 16, 32, 20);
+            let (etas, depths, learned, linear_gamma) = (&[][..], &[][..], false, false);
+            let shorter = Size { blocks, epochs, longer: 1, continuous_epochs, steps, repeats: 1, ..mlp };
+            (context.subset(640, 200)?, Size { etas, depths, learned, linear_gamma, ..shorter })
         }
-        (Preset::Small, false) => (context.subset(1280, 360)?, mlp(10, 128, 30, true)),
+        (Preset::Small, false) => (context.subset(1280, 360)?, mlp),
         (Preset::Small, true) => {
             let pair = context.subset(2560, 2000)?;
             let pair = if pair.train.height >= 28 { pair.shrink(2)? } else { pair };
-            (pair, Size { steps: 50, repeats: 2, ..mlp(10, 128, 10, false) })
+            let (etas, depths, learned, linear_gamma) = (&[][..], &[][..], false, false);
+            let sized = Size { epochs: 16, continuous_epochs: 80, plain_epochs: 32, steps: 50, ..mlp };
+            (pair, Size { etas, depths, learned, linear_gamma, ..sized })
         }
         (Preset::Full, _) => {
-            let size = Size {
-                net: (Some([32, 64, 128]), 256),
-                blocks: 10,
-                batch: 128,
-                epochs: 100,
-                continuous_epochs: 100,
-                plain_epochs: 100,
-                steps: 1000,
-                repeats: 5,
-                ablations: true,
-            };
-            (context.pair(), size)
+            let sized = Size { net: (Some([32, 64, 128]), 256), epochs: 100, longer: 1, plain_epochs: 100, ..mlp };
+            let depths = &[3, 20];
+            (context.pair(), Size { steps: 1000, repeats: 5, depths, fixed_targets: true, ..sized })
         }
     };
     let (train, test) = context.upload(&pair)?;
@@ -99,14 +107,11 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
         chain.push(DISCRETE, arm.along_the_chain(&net)?);
         arm.controls(&net)?;
         drop(net);
-        arm.discrete(LEARNED, Role::Ablation, &Embedding::Learned { dim: 20 }, plain)?;
         arm.continuous()?;
         arm.flow()?;
-        if size.ablations {
-            arm.ablations(plain)?;
-        }
+        arm.ablations(plain)?;
     }
-    compare(&mut outcome);
+    compare(&mut outcome, &size);
     notes(&mut outcome, context.preset, &size);
     outcome.charts.push(chain.chart("Accuracy of the class read from z_t", "block", "%"));
     outcome.charts.push(losses);
@@ -116,10 +121,11 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
 fn setting(pair: &DataPair, size: &Size) -> String {
     let (channels, width) = size.net;
     let image = channels.map_or_else(|| "two layers".to_string(), |c| format!("convolutions {c:?}"));
-    let Size { blocks, epochs, continuous_epochs, plain_epochs, batch, steps, .. } = size;
+    let Size { blocks, epochs, longer, continuous_epochs, plain_epochs, batch, steps, .. } = size;
+    let further = if *longer > 1 { format!(" (longer: {})", longer * epochs) } else { String::new() };
     format!(
         "{blocks} blocks ({image}, width {width}) over {} classes; AdamW at 1e-3 with decay 1e-3, batches of {batch}; every \
-         block and the back-propagated ones {epochs} epochs, continuous time and flow matching {continuous_epochs} and \
+         block and the back-propagated ones {epochs} epochs{further}, continuous time and flow matching {continuous_epochs} and \
          {steps} steps, the plain network {plain_epochs}",
         pair.train.classes.len()
     )
@@ -181,19 +187,25 @@ impl Arms<'_, '_> {
         Ok((self.train.plain(&indices)?.images, self.train.labels()[..n].to_vec()))
     }
 
-    /// Trains a model by back-propagation through all of it.
-    fn whole(&mut self, name: &str, role: Role, model: &dyn Module, mut arena: Arena, epochs: u64) -> Result<()> {
+    /// Trains a model by back-propagation through all of it for these epochs and records it after each of them.
+    fn whole(&mut self, names: &[(&str, u64)], role: Role, model: &dyn Module, mut arena: Arena) -> Result<()> {
         let mut optimizer = Optimizer::new(&arena, Rule::adamw(1e-3))?;
+        let epochs = names.last().map_or(0, |n| n.1);
         let options = FitOptions { epochs, batch: self.size.batch, seed: self.seed, ..FitOptions::default() };
-        let label = format!("{name}, seed {}", self.seed);
-        let mut told = Told { context: &mut *self.context, label: &label };
-        Trainer::new(model, &mut arena, &mut optimizer, |_| 1e-3, options).fit(self.train, None, &mut told)?;
+        let label = format!("{}, seed {}", names[0].0, self.seed);
+        // Without noise in the model one prediction says all.
         let repeats = if role == Role::Baseline { self.size.repeats } else { 1 };
-        let one = |i: u64| {
-            let cx = Cx::eval(&arena).seeded(1_000_000 + 1000 * self.seed + i, 0);
-            Ok::<_, Error>(100.0 * evaluate(model, &cx, self.test, 1000)?.accuracy)
+        let (test, seed) = (self.test, self.seed);
+        let measure = |arena: &Arena| {
+            let one = |i: u64| {
+                let cx = Cx::eval(arena).seeded(1_000_000 + 1000 * seed + i, 0);
+                Ok::<_, Error>(100.0 * evaluate(model, &cx, test, 1000)?.accuracy)
+            };
+            Ok((0..repeats).map(one).sum::<Result<f64>>()? / repeats as f64)
         };
-        let right = (0..repeats).map(one).sum::<Result<f64>>()? / repeats as f64;
+        let mut told = Told { context: &mut *self.context, label: &label, names, measure, right: Vec::new() };
+        Trainer::new(model, &mut arena, &mut optimizer, |_| 1e-3, options).fit(self.train, None, &mut told)?;
+        let right = told.right;
         let (x, labels) = self.batch()?;
         let labels = Tensor::labels(&self.context.gpu, &labels, self.train.classes())?;
         let memory = working(&self.context.gpu, || {
@@ -201,14 +213,17 @@ impl Arms<'_, '_> {
             arena.backward(&logits.cross_entropy(&labels, CrossEntropy::default())?)?;
             optimizer.step(&arena, 1e-3)
         })?;
-        self.record(name, role, right, Some(memory), Some(arena.table().numel()))
+        for ((name, _), right) in names.iter().zip(right) {
+            self.record(name, role, right, Some(memory), Some(arena.table().numel()))?;
+        }
+        Ok(())
     }
 
     fn plain(&mut self) -> Result<()> {
         let mut names = Builder::new();
         let model = Plain::new(&mut names.root(), &self.block(1, false))?;
         let arena = Arena::new(&self.context.gpu, &names, self.seed)?;
-        self.whole(PLAIN, Role::Control, &model, arena, self.size.plain_epochs)
+        self.whole(&[(PLAIN, self.size.plain_epochs)], Role::Control, &model, arena)
     }
 
     fn back_propagated(&mut self) -> Result<()> {
@@ -217,7 +232,9 @@ impl Arms<'_, '_> {
         let depth = self.size.blocks;
         let model = BackPropagated::new(&mut names.root(), classes, &Embedding::OneHot, depth, |s, _| block.build(s))?;
         let arena = Arena::new(&self.context.gpu, &names, self.seed)?;
-        self.whole(BLOCKS, Role::Baseline, &model, arena, self.size.epochs)
+        let Size { epochs, longer, .. } = *self.size;
+        let marks = [(BLOCKS, epochs), (LONGER, longer * epochs)];
+        self.whole(&marks[..if longer > 1 { 2 } else { 1 }], Role::Baseline, &model, arena)
     }
 
     /// Trains in discrete time; the net and the losses of its blocks in the last epoch.
@@ -279,17 +296,21 @@ impl Arms<'_, '_> {
     }
 
     fn ablations(&mut self, plain: Variant) -> Result<()> {
-        for eta in [0.01, 1.0] {
-            let how = Variant { eta, ..plain };
-            self.discrete(&format!("NoProp-DT, eta {eta}"), Role::Ablation, &Embedding::OneHot, how)?;
+        let (one_hot, learned) = (Embedding::OneHot, Embedding::Learned { dim: 20 });
+        if self.size.learned {
+            self.discrete(LEARNED, Role::Ablation, &learned, plain)?;
         }
-        for blocks in [3, 20] {
+        if self.size.fixed_targets {
+            let how = Variant { detach: true, ..plain };
+            self.discrete(&format!("{LEARNED}, fixed targets"), Role::Ablation, &learned, how)?;
+        }
+        for &eta in self.size.etas {
+            self.discrete(&format!("{DISCRETE}, eta {eta}"), Role::Ablation, &one_hot, Variant { eta, ..plain })?;
+        }
+        for &blocks in self.size.depths {
             let how = Variant { blocks, ..plain };
-            self.discrete(&format!("NoProp-DT, {blocks} blocks"), Role::Ablation, &Embedding::OneHot, how)?;
+            self.discrete(&format!("{DISCRETE}, {blocks} blocks"), Role::Ablation, &one_hot, how)?;
         }
-        let how = Variant { detach: true, ..plain };
-        let name = format!("{LEARNED}, fixed targets");
-        self.discrete(&name, Role::Ablation, &Embedding::Learned { dim: 20 }, how)?;
         Ok(())
     }
 
@@ -308,7 +329,7 @@ impl Arms<'_, '_> {
             ("NoProp-CT, linear gamma", Role::Ablation, Noise::Linear { low: -3.0, high: 6.0 }),
         ];
         let gpu = &self.context.gpu.clone();
-        for &(name, role, kind) in kinds.iter().take(if self.size.ablations { 2 } else { 1 }) {
+        for &(name, role, kind) in kinds.iter().take(if self.size.linear_gamma { 2 } else { 1 }) {
             let one_hot = &Embedding::OneHot;
             let mut net = NoPropCt::new(gpu, self.seed, classes, one_hot, kind, self.adam(), |s| block.build(s))?;
             let (label, epochs) = (format!("{name}, seed {}", self.seed), self.size.continuous_epochs);
@@ -347,21 +368,31 @@ impl Arms<'_, '_> {
     }
 }
 
-/// Passes on the progress.
-struct Told<'c, 'w> {
+/// Passes on the progress and measures after the epochs that are asked for.
+struct Told<'c, 'w, F> {
     context: &'c mut Context<'w>,
     label: &'c str,
+    names: &'c [(&'c str, u64)],
+    measure: F,
+    right: Vec<f64>,
 }
 
-impl Hooks for Told<'_, '_> {
+impl<F: Fn(&Arena) -> Result<f64>> Hooks for Told<'_, '_, F> {
     fn progress(&mut self, now: &Progress) -> Result<()> {
         let text = format!("epoch {}/{}  loss {:.4}", now.epoch, now.epochs, now.loss);
         self.context.watch.progress(self.label, now.step as f64 / now.steps as f64, &text);
         Ok(())
     }
+
+    fn epoch(&mut self, end: &EpochEnd, arena: &mut Arena) -> Result<Flow> {
+        if self.names.iter().any(|n| n.1 == end.epoch) {
+            self.right.push((self.measure)(arena)?);
+        }
+        Ok(Flow::Continue)
+    }
 }
 
-fn compare(outcome: &mut Outcome) {
+fn compare(outcome: &mut Outcome, size: &Size) {
     let at = "points (table 1, MNIST, one-hot)";
     let mut say = |claim: &str, metric: &str, arms: (&str, &str), expect: Expect, paper: &str| {
         outcome.compare(claim, metric, arms, expect, paper);
@@ -373,8 +404,14 @@ fn compare(outcome: &mut Outcome) {
     say("and do as well as a plain network", ACCURACY, (DISCRETE, PLAIN), Expect::Within(1.0), none);
     say("discrete time beats continuous time", ACCURACY, (DISCRETE, CONTINUOUS), Expect::Higher, &format!("+1.63 {at}"));
     say("flow matching beats continuous time", ACCURACY, (FLOW, CONTINUOUS), Expect::Higher, &format!("+1.37 {at}"));
-    let learned = "+0.02 points (table 1, MNIST, 20 numbers)";
-    say("learned embeddings do as well as one-hot ones", ACCURACY, (LEARNED, DISCRETE), Expect::Within(1.0), learned);
+    if size.longer > 1 {
+        let claim = format!("also against {} times the training of those", size.longer);
+        say(&claim, ACCURACY, (DISCRETE, LONGER), Expect::Higher, none);
+    }
+    if size.learned {
+        let paper = "+0.02 points (table 1, MNIST, 20 numbers)";
+        say("learned embeddings do as well as one-hot ones", ACCURACY, (LEARNED, DISCRETE), Expect::Within(1.0), paper);
+    }
     say("the order of the blocks matters", ACCURACY, (DISCRETE, REVERSED), Expect::Higher, none);
 }
 
