@@ -10,6 +10,11 @@
 //! # Ok::<(), shadegrad_kernels::GpuError>(())
 //! ```
 #![deny(missing_docs, unsafe_code)]
+// Bad input is an error, never a panic: what could panic is refused by the compiler. Tests may.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)
+)]
 
 mod adapter;
 mod error;

@@ -141,7 +141,7 @@ impl Pool {
 
 /// One buffer on loan from the pool, or one that belongs to the embedding application.
 pub(crate) struct Block {
-    buffer: Option<wgpu::Buffer>,
+    buffer: wgpu::Buffer,
     id: u64,
     class: u64,
     label: &'static str,
@@ -151,8 +151,8 @@ pub(crate) struct Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let (Some(pool), Some(buffer)) = (&self.pool, self.buffer.take()) {
-            lock(pool).give_back(self.id, self.class, self.label, buffer);
+        if let Some(pool) = &self.pool {
+            lock(pool).give_back(self.id, self.class, self.label, self.buffer.clone());
         }
     }
 }
@@ -185,7 +185,7 @@ impl Storage {
         bytes: u64,
     ) -> Self {
         lock(pool).count_in(class, label);
-        let block = Block { buffer: Some(buffer), id, class, label, pool: Some(pool.clone()) };
+        let block = Block { buffer, id, class, label, pool: Some(pool.clone()) };
         Self { block: Arc::new(block), offset: 0, bytes, guard: 0 }
     }
 
@@ -199,7 +199,7 @@ impl Storage {
     }
 
     pub(crate) fn external(id: u64, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Self {
-        let block = Block { class: buffer.size(), buffer: Some(buffer), id, label: "external", pool: None };
+        let block = Block { class: buffer.size(), buffer, id, label: "external", pool: None };
         Self { block: Arc::new(block), offset, bytes, guard: 0 }
     }
 
@@ -216,11 +216,7 @@ impl Storage {
     /// The buffer itself, for an embedding application. Flush before using it there, and keep this storage alive
     /// while you do: afterwards the pool hands the buffer to someone else.
     pub fn buffer(&self) -> &wgpu::Buffer {
-        // The option is empty only inside `Block::drop`, when no storage is left.
-        match &self.block.buffer {
-            Some(buffer) => buffer,
-            None => unreachable!("a storage outlived its block"),
-        }
+        &self.block.buffer
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -13,6 +13,11 @@
 //! # Ok::<(), shadegrad::Error>(())
 //! ```
 #![deny(missing_docs, unsafe_code)]
+// Bad input is an error, never a panic: what could panic is refused by the compiler. Tests may.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)
+)]
 
 mod blocks;
 mod cnn;

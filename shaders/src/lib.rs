@@ -5,7 +5,12 @@
 //! variant: the number of buffers read and written and the type of the parameters are checked by the Rust compiler.
 //!
 //! Users' own kernels go the same way at run time: [`preprocess()`], [`reflect()`], [`Kernel::typed`].
-#![warn(missing_docs)]
+#![deny(missing_docs, unsafe_code)]
+// Bad input is an error, never a panic: what could panic is refused by the compiler. Tests may.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)
+)]
 
 pub mod preprocess;
 pub mod reflect;

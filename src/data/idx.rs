@@ -274,7 +274,9 @@ struct Half {
 fn load_part(images_path: &Path, labels_path: &Path, classes: Option<usize>) -> Result<Half> {
     let labels = read_idx(labels_path, 1)?.data;
     let images = read_idx(images_path, 3)?;
-    let [n, height, width] = images.dims[..] else { unreachable!("read_idx returned the rank asked for") };
+    let [n, height, width] = images.dims[..] else {
+        return Err(Error::data(images_path, format!("has dimensions {:?}; pictures have three", images.dims)));
+    };
     if n == 0 || height == 0 || width == 0 {
         let detail =
             format!("holds {n} pictures of {height}x{width}; nothing can be learnt from it, get the file again");

@@ -529,6 +529,7 @@ macro_rules! operator {
         impl ops::$trait<&Tensor> for &Tensor {
             type Output = Tensor;
             #[track_caller]
+            #[allow(clippy::panic)] // As for negation.
             fn $method(self, other: &Tensor) -> Tensor {
                 Tensor::$method(self, other).unwrap_or_else(|e| panic!("{e}"))
             }
@@ -543,6 +544,7 @@ operator!(Div, div);
 impl ops::Neg for &Tensor {
     type Output = Tensor;
     #[track_caller]
+    #[expect(clippy::panic, reason = "an operator cannot return an error; `Tensor::neg` does")]
     fn neg(self) -> Tensor {
         Tensor::neg(self).unwrap_or_else(|e| panic!("{e}"))
     }

@@ -226,7 +226,7 @@ fn judge(chosen: &[Mutant], uses: &BTreeMap<String, Vec<usize>>) -> Fallible<Vec
                     break;
                 }
             }
-            if verdicts.len() % 25 == 0 {
+            if verdicts.len().is_multiple_of(25) {
                 println!("{} of {} tried", verdicts.len(), chosen.len());
             }
         }
