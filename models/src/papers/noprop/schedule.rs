@@ -20,7 +20,7 @@ impl Schedule {
     /// # Errors
     /// As [`Schedule::from_abar`]: from 50 blocks on a lower clamp of 0.001 makes the first two shares equal.
     pub fn cosine(blocks: usize, s: f64, lo: f64, hi: f64) -> Result<Self> {
-        if !s.is_finite() || s < 0.0 || !(lo < hi) {
+        if !s.is_finite() || s < 0.0 || lo.is_nan() || hi.is_nan() || lo >= hi {
             return Err(Error::value("Schedule", format!("offset {s}, clamps {lo} and {hi}; offset >= 0, lo < hi")));
         }
         let share = |t: usize| {
