@@ -18,7 +18,8 @@ const MEAN: &str = "accuracy, mean over the shares";
 const DENSE: &str = "test accuracy, not pruned";
 const ENTROPY: &str = "entropy of the last block's attention";
 const LOG_SQUARE: &str = "penalty of the last block";
-const RETRAINED: &str = "accuracy at 70 %, retrained";
+/// Shares after which a network is trained for one more epoch, at full size.
+const RETRAINED_AT: [f64; 2] = [0.5, 0.7];
 
 const NONE: &str = "no penalty";
 const PAPER: &str = "lambda 0.01";
@@ -119,8 +120,8 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     }
     outcome = outcome.metric(ENTROPY, "nats", Better::Neither, 3).metric(LOG_SQUARE, "", Better::Neither, 5);
     let fine_tuned = old.is_some();
-    if fine_tuned {
-        outcome = outcome.metric(RETRAINED, "%", Better::Higher, 2);
+    for share in RETRAINED_AT.into_iter().filter(|_| fine_tuned) {
+        outcome = outcome.metric(&retrained(share), "%", Better::Higher, 2);
     }
     let upload = |context: &Context, pair: &DataPair| -> Result<(Images, Images)> {
         let channels = pair.train.channels;
@@ -154,6 +155,10 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
 
 fn at(share: f64) -> String {
     format!("accuracy at {:.0} %", 100.0 * share)
+}
+
+fn retrained(share: f64) -> String {
+    format!("{}, retrained", at(share))
 }
 
 fn describe_training(s: &Setting, old: Option<&DataPair>) -> String {
@@ -365,13 +370,17 @@ impl Bench<'_> {
         ));
         if let Training::FineTune { batch, .. } = self.s.training {
             // One more epoch with the masks held.
-            prune_global_l1(&mut arena, 0.7, weights("norm.weight"))?;
-            let mut optimizer = Optimizer::new(&arena, Rule::sgd(1e-4))?;
-            let mut watcher = Watcher { context, label: format!("{label}, retraining"), cycle: None };
-            Trainer::new(&model, &mut arena, &mut optimizer, |_| 1e-3, self.options(train, 1, batch))
-                .loss(|step| sparse.loss(step))
-                .fit(train, None, &mut watcher)?;
-            row.push((RETRAINED.into(), accuracy(&arena)?));
+            for share in RETRAINED_AT {
+                let mut pruned = arena.fork()?;
+                prune_global_l1(&mut pruned, share, weights("norm.weight"))?;
+                let mut optimizer = Optimizer::new(&pruned, Rule::sgd(1e-4))?;
+                let label = format!("{label}, retraining at {share}");
+                let mut watcher = Watcher { context: &mut *context, label, cycle: None };
+                Trainer::new(&model, &mut pruned, &mut optimizer, |_| 1e-3, self.options(train, 1, batch))
+                    .loss(|step| sparse.loss(step))
+                    .fit(train, None, &mut watcher)?;
+                row.push((retrained(share), accuracy(&pruned)?));
+            }
         }
         Ok((row, curve))
     }

@@ -288,6 +288,7 @@ fn the_smaller_network_trains() -> Result<()> {
         losses.push(loss.item()?);
     }
     assert!(losses[7] < 0.7 * losses[0], "{losses:?}");
-    assert!(seconds_per_pass(model.as_ref(), &small, &x, 3)? > 0.0);
+    let seconds = seconds_per_pass(model.as_ref(), &[&arena, &small], &x, 3)?;
+    assert!(seconds.len() == 2 && seconds.iter().all(|s| *s > 0.0));
     Ok(())
 }
