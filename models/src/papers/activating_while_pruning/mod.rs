@@ -44,7 +44,8 @@
 //! training.
 //!
 //! The base method may be any: [`crate::papers::shared::prune`] has magnitude, gradient, LAMP and random scores, globally and
-//! by layer, movement, and gradual schedules; scores of one's own go in as [`Base::Scores`].
+//! by layer, and movement; scores of one's own go in as [`Base::Scores`]. [`GradualAp`] prunes little by little instead of in
+//! cycles.
 
 mod dead;
 mod recipe;
@@ -54,12 +55,14 @@ mod tests;
 pub use dead::{DeadNeuronCounter, DeadNeurons, DeadOptions, LayerDead, dead_neuron_rates};
 
 use shadegrad::nn::{Arena, Entry, Snapshot};
+use shadegrad::optim::Optimizer;
 use shadegrad::rng::Stream;
+use shadegrad::train::Hooks;
 use shadegrad::{Error, Result, Tensor};
 
 use super::Paper;
 use super::shared::mask::lowest;
-use super::shared::prune::{Criterion, LayerCount, Pooling, PruneMasks};
+use super::shared::prune::{Criterion, Gradual, LayerCount, Pooling, PruneMasks};
 
 /// The paper and its recipe.
 pub const PAPER: Paper = Paper {
@@ -165,6 +168,20 @@ pub struct CycleReport {
 /// If a share is out of range, `start` is that of other masks, or a weight is NaN.
 pub fn prune_cycle(masks: &mut PruneMasks, arena: &Arena, start: &[f32], config: &CycleConfig) -> Result<CycleReport> {
     config.check()?;
+    let alive = masks.alive();
+    let total = masks.share(config.total);
+    let by_ap = ((alive as f64 * config.ap + 1e-9).floor() as usize).min(total);
+    prune_counts(masks, arena, start, config, (total - by_ap, by_ap))
+}
+
+/// [`prune_cycle`] by numbers: so many by the base method, so many by AP.
+fn prune_counts(
+    masks: &mut PruneMasks,
+    arena: &Arena,
+    start: &[f32],
+    config: &CycleConfig,
+    (by_base, by_ap): (usize, usize),
+) -> Result<CycleReport> {
     let end = masks.pool(arena.values_flat())?;
     if start.len() != end.len() {
         return Err(Error::value(
@@ -179,10 +196,7 @@ pub fn prune_cycle(masks: &mut PruneMasks, arena: &Arena, start: &[f32], config:
         Base::Criterion(criterion) => masks.scores(arena, *criterion)?,
         Base::Scores(scores) => scores.clone(),
     };
-    let alive = masks.alive();
-    let total = masks.share(config.total);
-    let by_ap = ((alive as f64 * config.ap + 1e-9).floor() as usize).min(total);
-    let removed_base = masks.remove_lowest(&scores, total - by_ap, config.pooling)?;
+    let removed_base = masks.remove_lowest(&scores, by_base, config.pooling)?;
     let left = masks.positions();
     let removed_ap = match config.sign {
         ApSign::Random(seed) => {
@@ -203,6 +217,70 @@ pub fn prune_cycle(masks: &mut PruneMasks, arena: &Arena, start: &[f32], config:
     masks.remove(&removed_ap)?;
     let topped_up = masks.remove_lowest(&scores, by_ap - removed_ap.len(), config.pooling)?;
     Ok(CycleReport { removed_base, removed_ap, topped_up, alive: masks.alive(), layers: masks.layers() })
+}
+
+/// AP in gradual pruning: at each pruning of the schedule the share `ap / total` of what goes is chosen by AP, with the weights
+/// after the pruning before as `W_start`. A watcher for [`shadegrad::train::Trainer::fit`].
+///
+/// ```no_run
+/// # use shadegrad::{Result, nn::{Arena, Module}, optim::Optimizer, train::{FitOptions, Images, Trainer}};
+/// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, GradualAp};
+/// use shadegrad_models::papers::shared::prune::{Gradual, PruneMasks};
+/// # fn run(model: &dyn Module, arena: &mut Arena, optimizer: &mut Optimizer, train: &Images) -> Result<()> {
+/// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
+/// let masks = PruneMasks::of_matrices(arena)?;
+/// let mut ap = GradualAp::new(arena, masks, schedule, CycleConfig::default())?;
+/// Trainer::new(model, arena, optimizer, |_| 1e-3, FitOptions::default()).fit(train, None, &mut ap)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct GradualAp {
+    masks: PruneMasks,
+    schedule: Gradual,
+    config: CycleConfig,
+    start: Vec<f32>,
+}
+
+impl GradualAp {
+    /// Begins from the arena's present values and these masks. Of `config.total` and `config.ap` only the ratio counts.
+    ///
+    /// # Errors
+    /// As [`Gradual::check`]; if `config.total` is 0, or AP's share more than it.
+    pub fn new(arena: &Arena, masks: PruneMasks, schedule: Gradual, config: CycleConfig) -> Result<Self> {
+        schedule.check()?;
+        config.check()?;
+        if config.total == 0.0 {
+            return Err(Error::value("GradualAp", "a total of 0; AP's share is `ap / total`, so give one above 0"));
+        }
+        Ok(Self { start: masks.pool(arena.values_flat())?, masks, schedule, config })
+    }
+
+    /// The masks as they are.
+    pub fn masks(&self) -> &PruneMasks {
+        &self.masks
+    }
+
+    /// After the update of step `step`, counted from 0: prunes if it is time, and says what went.
+    ///
+    /// # Errors
+    /// As [`prune_cycle`].
+    pub fn stepped(&mut self, step: u64, arena: &mut Arena) -> Result<Option<CycleReport>> {
+        if !self.schedule.is_due(step) {
+            return Ok(None);
+        }
+        let due = self.schedule.due(step, &self.masks);
+        let by_ap = (due as f64 * self.config.ap / self.config.total + 1e-9).floor() as usize;
+        let report = prune_counts(&mut self.masks, arena, &self.start, &self.config, (due - by_ap, by_ap))?;
+        self.masks.apply(arena)?;
+        self.start = self.masks.pool(arena.values_flat())?;
+        Ok(Some(report))
+    }
+}
+
+impl Hooks for GradualAp {
+    fn stepped(&mut self, step: u64, arena: &mut Arena, _: &mut Optimizer) -> Result<()> {
+        self.stepped(step, arena).map(|_| ())
+    }
 }
 
 /// What a cycle after the first begins from.

@@ -343,6 +343,32 @@ fn rates_of_any_model_know_its_weights() -> Result<()> {
 }
 
 #[test]
+fn gradual_pruning_takes_its_part_by_ap() -> Result<()> {
+    let (model, mut arena) = net(4);
+    let masks = PruneMasks::of_matrices(&arena)?;
+    let schedule = Gradual { first: 0.0, last: 0.75, begin: 2, every: 3, times: 3 };
+    let config = CycleConfig { total: 0.2, ap: 0.05, ..CycleConfig::default() };
+    let mut ap = GradualAp::new(&arena, masks.clone(), schedule, config.clone())?;
+    let mut optimizer = Optimizer::new(&arena, Rule::sgd(5e-4))?;
+    let mut went = Vec::new();
+    for step in 0..14 {
+        backward(&model, &arena, step);
+        optimizer.step(&arena, 0.05)?;
+        let before = ap.masks().pool(arena.values_flat())?;
+        if let Some(report) = ap.stepped(step, &mut arena)? {
+            assert!(report.removed_ap.iter().all(|&at| before[at as usize] < 0.0));
+            went.push((report.removed_base.len(), report.removed_ap.len() + report.topped_up.len(), report.alive));
+        }
+    }
+    // 72 weights; sparsity 0, then 0.75 (1 - (2/3)^3) = 0.528, 0.722, 0.75: 0, 38, 52 and 54 are gone, a quarter by AP.
+    assert_eq!(went, [(0, 0, 72), (29, 9, 34), (11, 3, 20), (2, 0, 18)]);
+    assert_eq!(PruneMasks::of_matrices(&arena)?.alive(), 18);
+    let none = CycleConfig { total: 0.0, ap: 0.0, ..config };
+    assert!(GradualAp::new(&arena, masks, schedule, none).is_err());
+    Ok(())
+}
+
+#[test]
 fn mistakes_are_errors() -> Result<()> {
     let (arena, mut masks) = row(&END);
     let err = |r: Result<CycleReport>| r.unwrap_err().to_string();

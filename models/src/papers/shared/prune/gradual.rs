@@ -33,6 +33,29 @@ impl Gradual {
         self.last + (self.first - self.last) * (1.0 - done).powi(3)
     }
 
+    /// How many weights must go from `masks` to reach the sparsity of a step.
+    pub fn due(&self, step: u64, masks: &PruneMasks) -> usize {
+        let target = (self.sparsity(step) * masks.len() as f64).round() as usize;
+        target.saturating_sub(masks.len() - masks.alive())
+    }
+
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// If a sparsity does not lie in `0..=1`, the last is below the first, or there are 0 steps between prunings.
+    pub fn check(&self) -> Result<()> {
+        let Self { first, last, every, .. } = *self;
+        if (0.0..=1.0).contains(&first) && (first..=1.0).contains(&last) && every > 0 {
+            return Ok(());
+        }
+        Err(Error::value(
+            "Gradual",
+            format!(
+                "sparsity from {first} to {last} every {every} steps; it must rise within 0..=1, by at least a step"
+            ),
+        ))
+    }
+
     /// Whether weights go after step `step`.
     pub fn is_due(&self, step: u64) -> bool {
         step >= self.begin
@@ -67,17 +90,9 @@ impl GradualPruner {
     /// A pruner that begins from these masks.
     ///
     /// # Errors
-    /// If a sparsity does not lie in `0..=1`, the last is below the first, or there are 0 steps between prunings.
+    /// As [`Gradual::check`].
     pub fn new(masks: PruneMasks, schedule: Gradual, criterion: Criterion, pooling: Pooling) -> Result<Self> {
-        let Gradual { first, last, every, .. } = schedule;
-        if !(0.0..=1.0).contains(&first) || !(first..=1.0).contains(&last) || every == 0 {
-            return Err(Error::value(
-                "GradualPruner",
-                format!(
-                    "sparsity from {first} to {last} every {every} steps; it must rise within 0..=1, by at least a step"
-                ),
-            ));
-        }
+        schedule.check()?;
         Ok(Self { masks, schedule, criterion, pooling })
     }
 
@@ -94,11 +109,10 @@ impl GradualPruner {
         if !self.schedule.is_due(step) {
             return Ok(false);
         }
-        let target = (self.schedule.sparsity(step) * self.masks.len() as f64).round() as usize;
-        let gone = self.masks.len() - self.masks.alive();
-        if target > gone {
+        let due = self.schedule.due(step, &self.masks);
+        if due > 0 {
             let scores = self.masks.scores(arena, self.criterion)?;
-            self.masks.remove_lowest(&scores, target - gone, self.pooling)?;
+            self.masks.remove_lowest(&scores, due, self.pooling)?;
         }
         self.masks.apply(arena)?;
         Ok(true)
