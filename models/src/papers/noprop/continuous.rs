@@ -73,7 +73,7 @@ impl<B: Block> NoPropCt<B> {
         self.gamma.curve(&self.arena)
     }
 
-    /// The loss for inputs and their labels (the paper's equation 13), with a time for each sample drawn from `0..1`:
+    /// The loss for inputs and their labels (the paper's bound in continuous time), with a time for each sample drawn from `0..1`:
     ///
     /// `mean -log p_out(y | z_1) + mean KL(q(z_0 | y) || N(0, I)) + eta / 2 mean SNR'(t) |u_hat(z_t, x, t) - u_y|^2`
     ///

@@ -159,7 +159,7 @@ impl<B: Block> NoPropDt<B> {
         Err(Error::value("NoPropDt", format!("block {t} of {}; blocks are counted from 1", self.blocks.len())))
     }
 
-    /// The loss of block `t` (the paper's equation 8 with one term of its sum) for inputs and their labels:
+    /// The loss of block `t` (the paper's bound with one term of its sum over blocks) for inputs and their labels:
     ///
     /// `mean -log p_out(y | z_T) + mean KL(q(z_0 | y) || N(0, I)) + T / 2 eta (SNR(t) - SNR(t - 1)) mean |u_hat - u_y|^2`
     ///

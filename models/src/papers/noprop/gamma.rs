@@ -36,7 +36,7 @@ impl Default for Noise {
 
 /// `gamma(t) = g0 + (g1 - g0)(1 - gbar(t))` with `gbar(t) = (G(t) - G(0)) / (G(1) - G(0))` and
 /// `G(t) = w0+ t + mean_k v_k+ sigmoid(w_k+ t + b_k)`, where `+` is softplus: falling for any parameters (the paper's
-/// appendix on the learned schedule, after Kingma et al., "Variational diffusion models", 2021). `g1 = g0 + softplus(r)`.
+/// learned schedule, after Kingma et al., "Variational diffusion models", 2021). `g1 = g0 + softplus(r)`.
 #[derive(Clone, Debug)]
 pub struct GammaNet(Kind);
 

@@ -87,8 +87,7 @@ impl Schedule {
         Ok(abar / (1.0 - abar))
     }
 
-    /// `SNR(t) - SNR(t - 1)` for `t` in `1..=T`: the weight of the error of block `t` in the bound (the paper's equation
-    /// 8).
+    /// `SNR(t) - SNR(t - 1)` for `t` in `1..=T`: the weight of the error of block `t` in the bound.
     ///
     /// # Errors
     /// If `t` is 0 or larger than `T`.
@@ -96,8 +95,7 @@ impl Schedule {
         Ok(self.snr(t)? - self.snr(self.before(t)?)?)
     }
 
-    /// `(a_t, b_t, c_t)` of `q(z_t | z_(t-1), y) = N(a_t u_y + b_t z_(t-1), c_t I)`, for `t` in `1..=T` (the paper's equation
-    /// 3).
+    /// `(a_t, b_t, c_t)` of `q(z_t | z_(t-1), y) = N(a_t u_y + b_t z_(t-1), c_t I)`, for `t` in `1..=T` (the paper's posterior).
     ///
     /// # Errors
     /// If `t` is 0 or larger than `T`.
