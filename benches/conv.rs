@@ -23,6 +23,7 @@ fn layer(n: usize, size: usize, c: usize, k: usize, taps: usize, stride: usize, 
         padding: [pad; 2],
         dilation: [1; 2],
         groups,
+        halves: false,
     }
 }
 

@@ -9,6 +9,7 @@
 mod error;
 mod nearest;
 mod ops;
+mod precision;
 mod tensor;
 
 pub mod autograd;
@@ -25,6 +26,7 @@ pub use error::{Error, Result};
 pub use nearest::did_you_mean;
 pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction, SparsePattern};
 pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment, pixels, window};
+pub use precision::Precision;
 pub use shadegrad_kernels as kernels;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
 pub use tensor::{DType, MAX_RANK, Tensor};

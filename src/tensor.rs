@@ -1,7 +1,7 @@
 //! The tensor: a shared handle on device memory, its shape and element type, and the operation that made it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use shadegrad_kernels::{Gpu, PendingRead, Storage};
 
@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 /// Most dimensions a tensor may have.
 pub const MAX_RANK: usize = 8;
 
-/// Element types. Arithmetic is on `F32`; the others store indices, images and halved weights.
+/// Element types. Arithmetic is on `F32`, products take `F16` too; the others store indices and images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit float.
     F32,
     /// 32-bit unsigned integer: indices and labels.
     U32,
-    /// 16-bit float, storage only.
+    /// 16-bit float, for storage and the operands of products.
     F16,
     /// Byte, storage only: images.
     U8,
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) node: Option<Arc<Node>>,
     /// For a constant: the gradient-free operation that it comes from, for error texts.
     pub(crate) cut: Option<&'static str>,
+    /// The same values as halves, with the same history, once a product asked for them.
+    pub(crate) half: OnceLock<Tensor>,
 }
 
 /// An array on the device: contiguous, row-major, up to [`MAX_RANK`] dimensions. Clones share memory and history.
@@ -71,7 +73,15 @@ impl Tensor {
     }
 
     pub(crate) fn from_parts(gpu: &Gpu, storage: Storage, shape: &[usize], dtype: DType) -> Self {
-        Self(Arc::new(Inner { gpu: gpu.clone(), storage, shape: shape.into(), dtype, node: None, cut: None }))
+        Self(Arc::new(Inner {
+            gpu: gpu.clone(),
+            storage,
+            shape: shape.into(),
+            dtype,
+            node: None,
+            cut: None,
+            half: OnceLock::new(),
+        }))
     }
 
     /// The same memory under another shape and history.
@@ -84,6 +94,21 @@ impl Tensor {
             dtype: *dtype,
             node,
             cut,
+            half: OnceLock::new(),
+        }))
+    }
+
+    /// The same tensor with a copy in halves at hand, for the products of mixed precision.
+    pub(crate) fn with_half(&self, half: &Tensor) -> Self {
+        let Inner { gpu, storage, shape, dtype, node, cut, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            gpu: gpu.clone(),
+            storage: storage.clone(),
+            shape: shape.clone(),
+            dtype: *dtype,
+            node: node.clone(),
+            cut: *cut,
+            half: OnceLock::from(half.with(shape, node.clone(), *cut)),
         }))
     }
 

@@ -116,6 +116,7 @@ fn layer(n: usize, side: usize, c: usize, k: usize) -> Conv {
         padding: [1; 2],
         dilation: [1; 2],
         groups: 1,
+        halves: false,
     }
 }
 

@@ -85,6 +85,10 @@ pub struct Settings {
     /// Test on a balanced subset likewise [default: 0]
     #[arg(long, value_name = "N")]
     pub test_limit: Option<usize>,
+    /// Number formats: f32, or `mixed` for products of halves summed in f32 with half the memory between layers, where the
+    /// device has f16 [default: f32]
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
     /// Steps between two records in metrics.jsonl [default: 20]
     #[arg(long, value_name = "STEPS")]
     pub record_every: Option<u64>,
@@ -119,6 +123,15 @@ pub enum OptimizerName {
     RmsProp,
     Lamb,
     Lars,
+}
+
+/// Number formats by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lowercase")]
+pub enum PrecisionName {
+    F32,
+    Mixed,
 }
 
 /// Schedules by name.
@@ -173,6 +186,7 @@ pub struct Config {
     pub seed: u64,
     pub train_limit: usize,
     pub test_limit: usize,
+    pub precision: PrecisionName,
     pub record_every: u64,
     pub checkpoint_every: u64,
     pub keep: usize,
@@ -238,6 +252,7 @@ impl Settings {
             seed: self.seed.or(other.seed),
             train_limit: self.train_limit.or(other.train_limit),
             test_limit: self.test_limit.or(other.test_limit),
+            precision: self.precision.or(other.precision),
             record_every: self.record_every.or(other.record_every),
             checkpoint_every: self.checkpoint_every.or(other.checkpoint_every),
             keep: self.keep.or(other.keep),
@@ -304,6 +319,7 @@ impl Config {
             seed: s.seed.unwrap_or(0),
             train_limit: s.train_limit.unwrap_or(0),
             test_limit: s.test_limit.unwrap_or(0),
+            precision: s.precision.unwrap_or(PrecisionName::F32),
             record_every: s.record_every.unwrap_or(20),
             checkpoint_every: s.checkpoint_every.unwrap_or(0),
             keep: s.keep.unwrap_or(3),

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
-use shadegrad::Gpu;
 use shadegrad::data::{self, DataPair, Dataset, OpenOptions};
 use shadegrad::nn::{Arena, Builder, Module};
-use shadegrad::optim::{Optimizer, Rule, schedule};
+use shadegrad::optim::{LossScaling, Optimizer, Rule, schedule};
 use shadegrad::train::{FitOptions, Images, Mixing, Trainer};
+use shadegrad::{Gpu, Precision};
 use shadegrad_models::{Spec, create};
 
-use crate::config::{Args, AugmentName, Config, DIGITS, OptimizerName, ScheduleName};
+use crate::config::{Args, AugmentName, Config, DIGITS, OptimizerName, PrecisionName, ScheduleName};
 use crate::dashboard::{self, Dashboard};
 use crate::devices;
 use crate::failure::usage;
@@ -76,7 +76,14 @@ pub fn run(args: Args) -> Result<()> {
     if config.clip_norm > 0.0 {
         optimizer = optimizer.clip_norm(config.clip_norm as f32);
     }
-    let options = fit_options(&config, &train);
+    let (precision, note) = precision_of(&config).on(&gpu);
+    if let Some(note) = note {
+        say(format!("note: {note}"));
+    }
+    if precision == Precision::Mixed {
+        optimizer = optimizer.loss_scaling(LossScaling::default())?;
+    }
+    let options = FitOptions { precision, ..fit_options(&config, &train) };
     let rate = rate_of(&config, per_epoch, steps);
     let state = match &from {
         Some(from) => {
@@ -108,6 +115,7 @@ pub fn run(args: Args) -> Result<()> {
         trainer = trainer.resume(state);
     }
     let fitted = trainer.fit(&train, Some(&test), &mut saver);
+    drop(trainer);
     reporter.finish();
     let summary = match fitted {
         Ok(summary) => summary,
@@ -143,6 +151,13 @@ pub fn run(args: Args) -> Result<()> {
         last.loss,
         crate::report::bytes(peak)
     ));
+    if let Some(factor) = optimizer.loss_factor()? {
+        let report = optimizer.report()?;
+        let (skipped, all) = (report.skipped, summary.steps);
+        say(format!(
+            "mixed precision: {skipped} of {all} steps left out by overflow, factor of the loss {factor} at the end"
+        ));
+    }
     say(format!("report: {}", out.join(runs::REPORT).display()));
     say(format!("every step and epoch: {}", out.join(runs::METRICS).display()));
     Ok(())
@@ -287,6 +302,13 @@ fn limited(flag: &str, data: Dataset, limit: usize) -> Result<Dataset> {
 
 fn spec_of(data: &Dataset) -> Spec {
     Spec { height: data.height, width: data.width, channels: data.channels, classes: data.classes.len() }
+}
+
+fn precision_of(config: &Config) -> Precision {
+    match config.precision {
+        PrecisionName::F32 => Precision::F32,
+        PrecisionName::Mixed => Precision::Mixed,
+    }
 }
 
 /// The update rule, and whether biases and normalisation are kept from decay.

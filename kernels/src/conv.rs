@@ -14,6 +14,7 @@ use shadegrad_shaders::conv_weight as kw;
 use shadegrad_shaders::conv_weight::WeightParams;
 
 use crate::adapter::Class;
+use crate::cast::{Cast, cast};
 use crate::memory::Storage;
 use crate::{Gpu, Result};
 
@@ -45,9 +46,22 @@ pub struct Conv {
     pub dilation: [usize; 2],
     /// Groups of channels that do not mix.
     pub groups: usize,
+    /// Whether both operands of a pass are halves, two in a word. Results and biases are floats, and so are all sums.
+    pub halves: bool,
 }
 
 impl Conv {
+    /// The same convolution of operands that are halves.
+    #[must_use]
+    pub fn halves(self, halves: bool) -> Self {
+        Self { halves, ..self }
+    }
+
+    /// Bytes of an element of the operands.
+    fn size(&self) -> u64 {
+        if self.halves { 2 } else { 4 }
+    }
+
     fn cg(&self) -> usize {
         self.c / self.groups
     }
@@ -100,11 +114,12 @@ fn dense(gpu: &Gpu) -> Dense {
 /// As [`Gpu::dispatch`].
 pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Storage>, y: &Storage) -> Result<()> {
     if g.is_depthwise() {
-        return depthwise(gpu, g, Pass::Forward, x, w, bias, y);
+        let (x, w) = (floats(gpu, g, x)?, floats(gpu, g, w)?);
+        return depthwise(gpu, g, Pass::Forward, &x, &w, bias, y);
     }
     let (cg, kg) = (g.cg(), g.kg());
-    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
-    let w = pad(gpu, w, g.k * g.rs(), cg)?;
+    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg, g.halves)?;
+    let w = pad(gpu, w, g.k * g.rs(), cg, g.halves)?;
     let side = Side { quads: cg.div_ceil(4), out: g.out, channels: kg };
     gather(gpu, g, Pass::Forward, &side, &x, &w, bias, y)
 }
@@ -115,15 +130,17 @@ pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Stor
 /// As [`Gpu::dispatch`].
 pub fn input_grad(gpu: &Gpu, g: &Conv, dy: &Storage, w: &Storage, dx: &Storage) -> Result<()> {
     if g.is_depthwise() {
-        return depthwise(gpu, g, Pass::Backward, dy, w, None, dx);
+        let (dy, w) = (floats(gpu, g, dy)?, floats(gpu, g, w)?);
+        return depthwise(gpu, g, Pass::Backward, &dy, &w, None, dx);
     }
     let (cg, kg) = (g.cg(), g.kg());
-    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
+    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg, g.halves)?;
     let to = kg.next_multiple_of(4);
     let n = g.c * g.rs() * to;
-    let wt = gpu.alloc(4 * n as u64, "conv weights")?;
+    let wt = gpu.alloc(g.size() * n as u64, "conv weights")?;
     let params = PackParams { length: kg as u32, to: to as u32, taps: g.rs() as u32, inner: cg as u32, ..elements(n) };
-    rearrange(gpu, &pack::CONV_TRANSPOSE, w, &wt, params)?;
+    let kernel = if g.halves { &pack::CONV_TRANSPOSE_HALF } else { &pack::CONV_TRANSPOSE };
+    rearrange(gpu, kernel, w, &wt, params)?;
     let side = Side { quads: kg.div_ceil(4), out: g.size, channels: cg };
     gather(gpu, g, Pass::Backward, &side, &dy, &wt, None, dx)
 }
@@ -143,6 +160,27 @@ struct Side {
     /// Channels of the result.
     channels: usize,
 }
+
+/// A dense kernel by halves, then by direction.
+type Table = [[&'static Kernel<ConvParams, 3, 1>; 2]; 2];
+
+static S8_16: Table = [[&k::CONV_S8_FWD_16, &k::CONV_S8_BWD_16], [&k::CONV_S8_FWD_16_HALF, &k::CONV_S8_BWD_16_HALF]];
+static S8_8: Table = [[&k::CONV_S8_FWD_8, &k::CONV_S8_BWD_8], [&k::CONV_S8_FWD_8_HALF, &k::CONV_S8_BWD_8_HALF]];
+static TILE_128_16: Table = [
+    [&k::CONV_TILE_FWD_128_16, &k::CONV_TILE_BWD_128_16],
+    [&k::CONV_TILE_FWD_128_16_HALF, &k::CONV_TILE_BWD_128_16_HALF],
+];
+static TILE_128_32: Table = [
+    [&k::CONV_TILE_FWD_128_32, &k::CONV_TILE_BWD_128_32],
+    [&k::CONV_TILE_FWD_128_32_HALF, &k::CONV_TILE_BWD_128_32_HALF],
+];
+static TILE_64_64: Table =
+    [[&k::CONV_TILE_FWD_64_64, &k::CONV_TILE_BWD_64_64], [&k::CONV_TILE_FWD_64_64_HALF, &k::CONV_TILE_BWD_64_64_HALF]];
+static TILE_128_64: Table = [
+    [&k::CONV_TILE_FWD_128_64, &k::CONV_TILE_BWD_128_64],
+    [&k::CONV_TILE_FWD_128_64_HALF, &k::CONV_TILE_BWD_128_64_HALF],
+];
+static PORTABLE: Table = [[&k::CONV_P_FWD, &k::CONV_P_BWD], [&k::CONV_P_FWD_HALF, &k::CONV_P_BWD_HALF]];
 
 /// Runs the dense gather of either direction on padded operands, and cuts the result's channels back.
 fn gather(
@@ -164,17 +202,17 @@ fn gather(
     let per_phase = g.n * side.out[0].div_ceil(phases[0]) * side.out[1].div_ceil(phases[1]);
     // Tiles of the graphics cards' kernels that are as good as full, if the tile is 128 pixels by 64 channels.
     let large = per_phase / 128 * side.channels.div_ceil(64) * g.groups * phases[0] * phases[1];
-    // (kernel for either direction, pixels of a tile, channels of a tile)
-    let (kernels, pixels, channels): ([&Kernel<ConvParams, 3, 1>; 2], usize, usize) = match dense(gpu) {
-        Dense::Broadcast if side.channels > 8 => ([&k::CONV_S8_FWD_16, &k::CONV_S8_BWD_16], 32, 16),
-        Dense::Broadcast => ([&k::CONV_S8_FWD_8, &k::CONV_S8_BWD_8], 32, 8),
-        Dense::Tiled if side.channels <= 16 => ([&k::CONV_TILE_FWD_128_16, &k::CONV_TILE_BWD_128_16], 128, 16),
-        Dense::Tiled if side.channels <= 32 => ([&k::CONV_TILE_FWD_128_32, &k::CONV_TILE_BWD_128_32], 128, 32),
-        Dense::Tiled if large < FILL => ([&k::CONV_TILE_FWD_64_64, &k::CONV_TILE_BWD_64_64], 64, 64),
-        Dense::Tiled => ([&k::CONV_TILE_FWD_128_64, &k::CONV_TILE_BWD_128_64], 128, 64),
-        Dense::Portable => ([&k::CONV_P_FWD, &k::CONV_P_BWD], 128, 8),
+    // (kernels, pixels of a tile, channels of a tile)
+    let (kernels, pixels, channels) = match dense(gpu) {
+        Dense::Broadcast if side.channels > 8 => (&S8_16, 32, 16),
+        Dense::Broadcast => (&S8_8, 32, 8),
+        Dense::Tiled if side.channels <= 16 => (&TILE_128_16, 128, 16),
+        Dense::Tiled if side.channels <= 32 => (&TILE_128_32, 128, 32),
+        Dense::Tiled if large < FILL => (&TILE_64_64, 64, 64),
+        Dense::Tiled => (&TILE_128_64, 128, 64),
+        Dense::Portable => (&PORTABLE, 128, 8),
     };
-    let kernel = kernels[usize::from(!forward)];
+    let kernel = kernels[usize::from(g.halves)][usize::from(!forward)];
     let mtiles = per_phase.div_ceil(pixels);
     let ktiles = side.channels.div_ceil(channels);
     let tiles = mtiles * ktiles * g.groups * phases[0] * phases[1];
@@ -239,8 +277,8 @@ fn depthwise(
         Pass::Forward => (g.size, g.out, [1, 1]),
         Pass::Backward => (g.out, g.size, g.stride),
     };
-    let x = pad(gpu, x, g.n * size[0] * size[1], g.c)?;
-    let bias = bias.map(|b| pad(gpu, b, 1, g.c)).transpose()?;
+    let x = pad(gpu, x, g.n * size[0] * size[1], g.c, false)?;
+    let bias = bias.map(|b| pad(gpu, b, 1, g.c, false)).transpose()?;
     let taps = gpu.alloc((16 * g.rs() * quads) as u64, "conv weights")?;
     let params =
         PackParams { length: g.rs() as u32, to: 4 * quads as u32, rows: g.c as u32, ..elements(4 * g.rs() * quads) };
@@ -283,8 +321,8 @@ fn depthwise(
 
 fn depthwise_weight(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage) -> Result<()> {
     let quads = g.c.div_ceil(4);
-    let x = pad(gpu, x, g.n * g.size[0] * g.size[1], g.c)?;
-    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1], g.c)?;
+    let x = pad(gpu, &floats(gpu, g, x)?, g.n * g.size[0] * g.size[1], g.c, false)?;
+    let dy = pad(gpu, &floats(gpu, g, dy)?, g.n * g.out[0] * g.out[1], g.c, false)?;
     let image_rows = g.n * g.out[0];
     let rows = (SPLIT_PIXELS / 2 / g.out[1]).clamp(1, image_rows);
     let splits = image_rows.div_ceil(rows);
@@ -332,20 +370,21 @@ pub fn weight_grad(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage)
     }
     let (cg, kg) = (g.cg(), g.kg());
     let (cq, kq) = (cg.div_ceil(4), kg.div_ceil(4));
-    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg)?;
-    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg)?;
+    let x = pad(gpu, x, g.n * g.size[0] * g.size[1] * g.groups, cg, g.halves)?;
+    let dy = pad(gpu, dy, g.n * g.out[0] * g.out[1] * g.groups, kg, g.halves)?;
     let columns = g.rs() * cq;
     let dense = dense(gpu);
-    // (kernel, columns of a tile, channels of a tile, tiles of a workgroup)
-    let (kernel, wide, channels, per_group): (&Kernel<WeightParams, 2, 1>, _, _, _) = match dense {
-        Dense::Broadcast if kg > 16 => (&kw::CONV_WEIGHT_S8_32_1, 8, 32, 1),
-        Dense::Broadcast if columns > 8 => (&kw::CONV_WEIGHT_S8_16_2, 16, 16, 1),
-        Dense::Broadcast => (&kw::CONV_WEIGHT_S8_16_1, 8, 16, 1),
-        Dense::Tiled if kg <= 16 => (&kw::CONV_WEIGHT_TILE_16_128, 32, 16, 1),
-        Dense::Tiled if kg <= 32 => (&kw::CONV_WEIGHT_TILE_32_64, 16, 32, 1),
-        Dense::Tiled => (&kw::CONV_WEIGHT_TILE_64_64, 16, 64, 1),
-        Dense::Portable => (&kw::CONV_WEIGHT_P, 2, 8, 32),
+    // (kernel of floats and of halves, columns of a tile, channels of a tile, tiles of a workgroup)
+    let (kernels, wide, channels, per_group): ([&Kernel<WeightParams, 2, 1>; 2], _, _, _) = match dense {
+        Dense::Broadcast if kg > 16 => ([&kw::CONV_WEIGHT_S8_32_1, &kw::CONV_WEIGHT_S8_32_1_HALF], 8, 32, 1),
+        Dense::Broadcast if columns > 8 => ([&kw::CONV_WEIGHT_S8_16_2, &kw::CONV_WEIGHT_S8_16_2_HALF], 16, 16, 1),
+        Dense::Broadcast => ([&kw::CONV_WEIGHT_S8_16_1, &kw::CONV_WEIGHT_S8_16_1_HALF], 8, 16, 1),
+        Dense::Tiled if kg <= 16 => ([&kw::CONV_WEIGHT_TILE_16_128, &kw::CONV_WEIGHT_TILE_16_128_HALF], 32, 16, 1),
+        Dense::Tiled if kg <= 32 => ([&kw::CONV_WEIGHT_TILE_32_64, &kw::CONV_WEIGHT_TILE_32_64_HALF], 16, 32, 1),
+        Dense::Tiled => ([&kw::CONV_WEIGHT_TILE_64_64, &kw::CONV_WEIGHT_TILE_64_64_HALF], 16, 64, 1),
+        Dense::Portable => ([&kw::CONV_WEIGHT_P, &kw::CONV_WEIGHT_P_HALF], 2, 8, 32),
     };
+    let kernel = kernels[usize::from(g.halves)];
     let (jtiles, ktiles) = (columns.div_ceil(wide), kg.div_ceil(channels));
     let image_rows = g.n * g.out[0];
     let (rows, splits) = if dense == Dense::Tiled {
@@ -407,14 +446,26 @@ fn rearrange(gpu: &Gpu, kernel: &Kernel<PackParams, 1, 1>, x: &Storage, y: &Stor
 }
 
 /// `x [rows][from]` with its rows padded to a multiple of four; `x` itself where they are one.
-fn pad(gpu: &Gpu, x: &Storage, rows: usize, from: usize) -> Result<Storage> {
+fn pad(gpu: &Gpu, x: &Storage, rows: usize, from: usize, halves: bool) -> Result<Storage> {
     if from.is_multiple_of(4) {
         return Ok(x.clone());
     }
     let to = from.next_multiple_of(4);
-    let out = gpu.alloc(4 * (rows * to) as u64, "conv padded")?;
+    let (kernel, size) = if halves { (&pack::CONV_REPACK_HALF, 2) } else { (&pack::CONV_REPACK, 4) };
+    let out = gpu.alloc(size * (rows * to) as u64, "conv padded")?;
     let params = PackParams { length: from as u32, to: to as u32, ..elements(rows * to) };
-    rearrange(gpu, &pack::CONV_REPACK, x, &out, params)?;
+    rearrange(gpu, kernel, x, &out, params)?;
+    Ok(out)
+}
+
+/// `x` as floats, for the depthwise kernels: they have no variant that reads halves.
+fn floats(gpu: &Gpu, g: &Conv, x: &Storage) -> Result<Storage> {
+    if !g.halves {
+        return Ok(x.clone());
+    }
+    let n = x.bytes() / 2;
+    let out = gpu.alloc(4 * n, "conv")?;
+    cast(gpu, Cast::F16ToF32, x, &out, n as usize)?;
     Ok(out)
 }
 

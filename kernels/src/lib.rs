@@ -39,6 +39,7 @@ pub mod index;
 pub mod linalg;
 pub mod loss;
 pub mod matmul;
+pub mod mixed;
 pub mod norm;
 pub mod optim;
 pub mod parametric;

@@ -11,7 +11,7 @@ use crate::error::GpuError;
 use crate::memory::Storage;
 use crate::{Gpu, Result};
 
-/// Where the matrices of one operand lie. Lengths in floats.
+/// Where the matrices of one operand lie. Lengths in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operand {
     /// First element of the first matrix.
@@ -50,6 +50,8 @@ pub struct Dims {
     pub c: Operand,
     /// Factor of the product.
     pub alpha: f32,
+    /// Whether A and B are halves, two in a word. C and the bias are floats, and so are the sums.
+    pub halves: bool,
 }
 
 impl Dims {
@@ -64,6 +66,7 @@ impl Dims {
             b: Operand::plain(if trans_b { k } else { n }, trans_b),
             c: Operand::plain(n, false),
             alpha: 1.0,
+            halves: false,
         }
     }
 
@@ -75,6 +78,12 @@ impl Dims {
         self.b.batch = [0, if repeat_b { 0 } else { self.k * self.n }];
         self.c.batch = [0, self.m * self.n];
         self
+    }
+
+    /// The same product of operands that are halves.
+    #[must_use]
+    pub fn halves(self, halves: bool) -> Self {
+        Self { halves, ..self }
     }
 
     fn count(&self) -> usize {
@@ -91,10 +100,10 @@ pub struct Epilogue<'a> {
 
 type Regs = Kernel<r::GemmParams, 3, 1>;
 type Tile = Kernel<t::GemmParams, 3, 1>;
-/// By A transposed, B transposed, rows aligned to four floats.
-type Table<K> = [&'static K; 8];
+/// By halves, A transposed, B transposed, rows aligned to four elements.
+type Table<K> = [&'static K; 16];
 
-/// Names the eight variants of a kernel.
+/// Names the sixteen variants of a kernel.
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident: $ty:ty = $module:ident $($kernel:ident)+;)+) => {
         $($(#[$doc])* static $name: Table<$ty> = [$(&$module::$kernel),+];)+
@@ -105,35 +114,49 @@ tables! {
     /// Subgroups of 8 lanes, 8 rows.
     SUB8: Regs = r
         GEMM_SUB_8_N_N_1 GEMM_SUB_8_N_N_4 GEMM_SUB_8_N_T_1 GEMM_SUB_8_N_T_4
-        GEMM_SUB_8_T_N_1 GEMM_SUB_8_T_N_4 GEMM_SUB_8_T_T_1 GEMM_SUB_8_T_T_4;
+        GEMM_SUB_8_T_N_1 GEMM_SUB_8_T_N_4 GEMM_SUB_8_T_T_1 GEMM_SUB_8_T_T_4
+        GEMM_SUB_8_N_N_1_HALF GEMM_SUB_8_N_N_4_HALF GEMM_SUB_8_N_T_1_HALF GEMM_SUB_8_N_T_4_HALF
+        GEMM_SUB_8_T_N_1_HALF GEMM_SUB_8_T_N_4_HALF GEMM_SUB_8_T_T_1_HALF GEMM_SUB_8_T_T_4_HALF;
     /// Subgroups of 8 lanes, 16 rows.
     SUB16: Regs = r
         GEMM_SUB_16_N_N_1 GEMM_SUB_16_N_N_4 GEMM_SUB_16_N_T_1 GEMM_SUB_16_N_T_4
-        GEMM_SUB_16_T_N_1 GEMM_SUB_16_T_N_4 GEMM_SUB_16_T_T_1 GEMM_SUB_16_T_T_4;
+        GEMM_SUB_16_T_N_1 GEMM_SUB_16_T_N_4 GEMM_SUB_16_T_T_1 GEMM_SUB_16_T_T_4
+        GEMM_SUB_16_N_N_1_HALF GEMM_SUB_16_N_N_4_HALF GEMM_SUB_16_N_T_1_HALF GEMM_SUB_16_N_T_4_HALF
+        GEMM_SUB_16_T_N_1_HALF GEMM_SUB_16_T_N_4_HALF GEMM_SUB_16_T_T_1_HALF GEMM_SUB_16_T_T_4_HALF;
     /// No subgroups, 8 rows.
     REG8: Regs = r
         GEMM_REG_N_N_1 GEMM_REG_N_N_4 GEMM_REG_N_T_1 GEMM_REG_N_T_4
-        GEMM_REG_T_N_1 GEMM_REG_T_N_4 GEMM_REG_T_T_1 GEMM_REG_T_T_4;
+        GEMM_REG_T_N_1 GEMM_REG_T_N_4 GEMM_REG_T_T_1 GEMM_REG_T_T_4
+        GEMM_REG_N_N_1_HALF GEMM_REG_N_N_4_HALF GEMM_REG_N_T_1_HALF GEMM_REG_N_T_4_HALF
+        GEMM_REG_T_N_1_HALF GEMM_REG_T_N_4_HALF GEMM_REG_T_T_1_HALF GEMM_REG_T_T_4_HALF;
     /// Tiles of 32 x 32 in workgroup memory.
     TILE32: Tile = t
         GEMM_TILE_32_N_N_1 GEMM_TILE_32_N_N_4 GEMM_TILE_32_N_T_1 GEMM_TILE_32_N_T_4
-        GEMM_TILE_32_T_N_1 GEMM_TILE_32_T_N_4 GEMM_TILE_32_T_T_1 GEMM_TILE_32_T_T_4;
+        GEMM_TILE_32_T_N_1 GEMM_TILE_32_T_N_4 GEMM_TILE_32_T_T_1 GEMM_TILE_32_T_T_4
+        GEMM_TILE_32_N_N_1_HALF GEMM_TILE_32_N_N_4_HALF GEMM_TILE_32_N_T_1_HALF GEMM_TILE_32_N_T_4_HALF
+        GEMM_TILE_32_T_N_1_HALF GEMM_TILE_32_T_N_4_HALF GEMM_TILE_32_T_T_1_HALF GEMM_TILE_32_T_T_4_HALF;
     /// Tiles of 64 x 64 in workgroup memory.
     TILE64: Tile = t
         GEMM_TILE_64_N_N_1 GEMM_TILE_64_N_N_4 GEMM_TILE_64_N_T_1 GEMM_TILE_64_N_T_4
-        GEMM_TILE_64_T_N_1 GEMM_TILE_64_T_N_4 GEMM_TILE_64_T_T_1 GEMM_TILE_64_T_T_4;
+        GEMM_TILE_64_T_N_1 GEMM_TILE_64_T_N_4 GEMM_TILE_64_T_T_1 GEMM_TILE_64_T_T_4
+        GEMM_TILE_64_N_N_1_HALF GEMM_TILE_64_N_N_4_HALF GEMM_TILE_64_N_T_1_HALF GEMM_TILE_64_N_T_4_HALF
+        GEMM_TILE_64_T_N_1_HALF GEMM_TILE_64_T_N_4_HALF GEMM_TILE_64_T_T_1_HALF GEMM_TILE_64_T_T_4_HALF;
     /// Tiles of 128 x 128 in workgroup memory.
     TILE128: Tile = t
         GEMM_TILE_128_N_N_1 GEMM_TILE_128_N_N_4 GEMM_TILE_128_N_T_1 GEMM_TILE_128_N_T_4
-        GEMM_TILE_128_T_N_1 GEMM_TILE_128_T_N_4 GEMM_TILE_128_T_T_1 GEMM_TILE_128_T_T_4;
+        GEMM_TILE_128_T_N_1 GEMM_TILE_128_T_N_4 GEMM_TILE_128_T_T_1 GEMM_TILE_128_T_T_4
+        GEMM_TILE_128_N_N_1_HALF GEMM_TILE_128_N_N_4_HALF GEMM_TILE_128_N_T_1_HALF GEMM_TILE_128_N_T_4_HALF
+        GEMM_TILE_128_T_N_1_HALF GEMM_TILE_128_T_N_4_HALF GEMM_TILE_128_T_T_1_HALF GEMM_TILE_128_T_T_4_HALF;
     /// Tiles of 64 x 64 in one buffer.
     SINGLE: Tile = t
         GEMM_SINGLE_N_N_1 GEMM_SINGLE_N_N_4 GEMM_SINGLE_N_T_1 GEMM_SINGLE_N_T_4
-        GEMM_SINGLE_T_N_1 GEMM_SINGLE_T_N_4 GEMM_SINGLE_T_T_1 GEMM_SINGLE_T_T_4;
+        GEMM_SINGLE_T_N_1 GEMM_SINGLE_T_N_4 GEMM_SINGLE_T_T_1 GEMM_SINGLE_T_T_4
+        GEMM_SINGLE_N_N_1_HALF GEMM_SINGLE_N_N_4_HALF GEMM_SINGLE_N_T_1_HALF GEMM_SINGLE_N_T_4_HALF
+        GEMM_SINGLE_T_N_1_HALF GEMM_SINGLE_T_N_4_HALF GEMM_SINGLE_T_T_1_HALF GEMM_SINGLE_T_T_4_HALF;
 }
 
-fn pick<K>(table: &Table<K>, a: bool, b: bool, aligned: bool) -> &'static K {
-    table[usize::from(a) * 4 + usize::from(b) * 2 + usize::from(aligned)]
+fn pick<K>(table: &Table<K>, halves: bool, a: bool, b: bool, aligned: bool) -> &'static K {
+    table[usize::from(halves) * 8 + usize::from(a) * 4 + usize::from(b) * 2 + usize::from(aligned)]
 }
 
 /// The kernel for a product: its tile, and the order of its operands.
@@ -297,11 +320,11 @@ fn launch(
     let bias = epilogue.bias.unwrap_or(left);
     match choice {
         Choice::Regs { table, .. } => {
-            gpu.dispatch(pick(table, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
+            gpu.dispatch(pick(table, d.halves, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
         }
         Choice::Tile { table, .. } => {
             let params: t::GemmParams = bytemuck::cast(params);
-            gpu.dispatch(pick(table, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
+            gpu.dispatch(pick(table, d.halves, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
         }
     }
 }
@@ -320,12 +343,12 @@ impl Operand {
         self
     }
 
-    /// Whether every row begins at a multiple of four floats.
+    /// Whether every row begins at a multiple of four elements.
     fn is_aligned(&self) -> bool {
         (self.offset | self.ld | self.batch[0] | self.batch[1]).is_multiple_of(4)
     }
 
-    /// Floats that a storage must have for it.
+    /// Elements that a storage must have for it.
     fn extent(&self, batch: [usize; 2], rows: usize, cols: usize) -> usize {
         let (rows, cols) = if self.trans { (cols, rows) } else { (rows, cols) };
         if rows * cols * batch[0] * batch[1] == 0 {
@@ -338,16 +361,20 @@ impl Operand {
 fn check(a: &Storage, b: &Storage, c: &Storage, d: &Dims, epilogue: Epilogue<'_>) -> Result<()> {
     let fail = |reason: String| Err(GpuError::Dispatch { kernel: "matmul".into(), reason });
     let plain = Operand::plain(d.n, false);
+    let size = if d.halves { 2 } else { 4 };
     let operands = [
-        ("A", a, &d.a, d.batch, d.m, d.k),
-        ("B", b, &d.b, d.batch, d.k, d.n),
-        ("C", c, &d.c, d.batch, d.m, d.n),
-        ("bias", epilogue.bias.unwrap_or(a), &plain, [1, 1], usize::from(epilogue.bias.is_some()), d.n),
+        ("A", a, &d.a, d.batch, d.m, d.k, size),
+        ("B", b, &d.b, d.batch, d.k, d.n, size),
+        ("C", c, &d.c, d.batch, d.m, d.n, 4),
+        ("bias", epilogue.bias.unwrap_or(a), &plain, [1, 1], usize::from(epilogue.bias.is_some()), d.n, 4),
     ];
-    for (name, storage, at, batch, rows, cols) in operands {
+    for (name, storage, at, batch, rows, cols, size) in operands {
         let need = at.extent(batch, rows, cols);
-        if need as u64 * 4 > storage.bytes() {
-            return fail(format!("{name} of {d:?} needs {need} floats, {storage:?} holds {}", storage.bytes() / 4));
+        if need as u64 * size > storage.bytes() {
+            return fail(format!(
+                "{name} of {d:?} needs {need} elements, {storage:?} holds {}",
+                storage.bytes() / size
+            ));
         }
         if need > u32::MAX as usize {
             return fail(format!("{name} of {d:?} has more than 2^32 elements; split the batch"));

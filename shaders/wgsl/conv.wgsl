@@ -13,10 +13,25 @@
 #kernel conv_p_$MODE : MODE in fwd bwd, K=8
 #kernel conv_tile_${MODE}_${BM}_$BN : MODE in fwd bwd, BM in 64 128, BN in 64
 #kernel conv_tile_${MODE}_${BM}_$BN : MODE in fwd bwd, BM in 128, BN in 16 32
+// The same with images and weights as halves; sums, bias and result are floats.
+#kernel conv_s8_${MODE}_${K}_$H : MODE in fwd bwd, K in 8 16, H in half
+#kernel conv_p_${MODE}_$H : MODE in fwd bwd, H in half, K=8
+#kernel conv_tile_${MODE}_${BM}_${BN}_$H : MODE in fwd bwd, BM in 64 128, BN in 64, H in half
+#kernel conv_tile_${MODE}_${BM}_${BN}_$H : MODE in fwd bwd, BM in 128, BN in 16 32, H in half
 #import conv
 
+#if defined(H)
+#import half
+@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+fn xq(i: u32) -> vec4<f32> { return unpack4(x[i]); }
+fn wq(i: u32) -> vec4<f32> { return unpack4(w[i]); }
+#else
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
+fn xq(i: u32) -> vec4<f32> { return x[i]; }
+fn wq(i: u32) -> vec4<f32> { return w[i]; }
+#endif
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
@@ -108,18 +123,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let at = (r * p.s + s) * p.cq;
             for (var q = 0u; q < p.cq; q++) {
 #for j in 0..4
-                let x$j = select(vec4<f32>(0.0), x[i$j + q], ok$j);
+                let x$j = select(vec4<f32>(0.0), xq(i$j + q), ok$j);
 #endfor
 #if KERNEL == conv_s8
 #for u in 0..(K / 8)
-                let held$u = w[ch$u * taps + at + q];
+                let held$u = wq(ch$u * taps + at + q);
 #endfor
 #endif
 #for k in 0..K
 #if KERNEL == conv_s8
                 let w$k = subgroupBroadcast(held${k / 8}, ${k % 8}u);
 #else
-                let w$k = w[ch$k * taps + at + q];
+                let w$k = wq(ch$k * taps + at + q);
 #endif
 #for j in 0..4
                 c${j}_$k = fma(x$j.x, w$k.x, fma(x$j.y, w$k.y, fma(x$j.z, w$k.z, fma(x$j.w, w$k.w, c${j}_$k))));
@@ -225,7 +240,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 let col = u32(ix${u}_$j + fx);
                 let ok = inside && live${u}_$j && row < p.h && col < p.w;
                 let i = select(0u, ((top${u}_$j + row) * p.w + col) * pixel + group * p.cq + q, ok);
-                a${u}_$j = select(vec4<f32>(0.0), x[i], ok);
+                a${u}_$j = select(vec4<f32>(0.0), xq(i), ok);
             }
 #endfor
 #endfor
@@ -234,7 +249,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endif
 #for u in 0..LOADS_B
 #for j in 0..4
-                b${u}_$j = select(vec4<f32>(0.0), w[ch${u}_$j * (p.r * p.s * p.cq) + at], inside);
+                b${u}_$j = select(vec4<f32>(0.0), wq(ch${u}_$j * (p.r * p.s * p.cq) + at), inside);
 #endfor
 #endfor
 #if BN < GROUP

@@ -7,6 +7,9 @@
 #kernel conv_transpose
 #kernel conv_swap
 #kernel conv_sum
+// Of halves, to halves.
+#kernel conv_repack_$H : H in half
+#kernel conv_transpose_$H : H in half
 #define GROUP 256
 
 // n: elements of the result; n4: its quads.
@@ -14,10 +17,19 @@ struct PackParams { n: u32, n4: u32, gx: u32, length: u32, to: u32, rows: u32, t
 var<immediate> p: PackParams;
 #if KERNEL == conv_sum
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+#elif defined(H)
+#import half
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+fn x1(i: u32) -> f32 { return unpack2x16float(x[i >> 1u])[i & 1u]; }
 #else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
+fn x1(i: u32) -> f32 { return x[i]; }
 #endif
+#if defined(H)
+@group(0) @binding(1) var<storage, read_write> y: array<vec2<u32>>;
+#else
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+#endif
 
 #if KERNEL != conv_sum
 fn value(i: u32) -> f32 {
@@ -27,7 +39,7 @@ fn value(i: u32) -> f32 {
     if (c >= p.length || i >= p.n) {
         return 0.0;
     }
-    return x[rest * p.length + c];
+    return x1(rest * p.length + c);
 #elif KERNEL == conv_transpose
     if (c >= p.length) {
         return 0.0;
@@ -35,12 +47,12 @@ fn value(i: u32) -> f32 {
     let tap = rest % p.taps;
     let out = rest / p.taps;
     let group = out / p.inner;
-    return x[((group * p.length + c) * p.taps + tap) * p.inner + out % p.inner];
+    return x1(((group * p.length + c) * p.taps + tap) * p.inner + out % p.inner);
 #else
     if (c >= p.rows || i >= p.n) {
         return 0.0;
     }
-    return x[c * p.length + rest];
+    return x1(c * p.length + rest);
 #endif
 }
 #endif
@@ -57,7 +69,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         y[i] = sum;
 #else
         let e = 4u * i;
-        y[i] = vec4<f32>(value(e), value(e + 1u), value(e + 2u), value(e + 3u));
+        let v = vec4<f32>(value(e), value(e + 1u), value(e + 2u), value(e + 3u));
+#if defined(H)
+        y[i] = pack4(v);
+#else
+        y[i] = v;
+#endif
 #endif
     }
 }

@@ -11,6 +11,12 @@
 #kernel conv_weight_p : K=8, JL=2
 #kernel conv_weight_tile_${BM}_$BN : BM in 32 64, BN in 64
 #kernel conv_weight_tile_${BM}_$BN : BM in 16, BN in 128
+// The same with x and dy as halves; sums are floats.
+#kernel conv_weight_s8_${K}_${JL}_$H : K in 32, JL in 1, H in half
+#kernel conv_weight_s8_${K}_${JL}_$H : K in 16, JL in 1 2, H in half
+#kernel conv_weight_p_$H : H in half, K=8, JL=2
+#kernel conv_weight_tile_${BM}_${BN}_$H : BM in 32 64, BN in 64, H in half
+#kernel conv_weight_tile_${BM}_${BN}_$H : BM in 16, BN in 128, H in half
 
 struct WeightParams {
     // Images: number, height, width, channel quads per group.
@@ -24,8 +30,18 @@ struct WeightParams {
     rows: u32,
 }
 var<immediate> p: WeightParams;
+#if defined(H)
+#import half
+@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> dy: array<vec2<u32>>;
+fn xq(i: u32) -> vec4<f32> { return unpack4(x[i]); }
+fn dq(i: u32) -> vec4<f32> { return unpack4(dy[i]); }
+#else
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+fn xq(i: u32) -> vec4<f32> { return x[i]; }
+fn dq(i: u32) -> vec4<f32> { return dy[i]; }
+#endif
 @group(0) @binding(2) var<storage, read_write> dw: array<vec4<f32>>;
 
 #if KERNEL != conv_weight_tile
@@ -98,21 +114,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var col = 0u; col < p.ow; col += ${PIXELS}u) {
 #if KERNEL == conv_weight_s8
 #if PIXELS == 1
-            let held = dy[(row * p.ow + col) * outs + held_at];
+            let held = dq((row * p.ow + col) * outs + held_at);
 #else
             let at = col + mine;
             let there = at < p.ow;
-            let held = select(vec4<f32>(0.0), dy[(row * p.ow + select(0u, at, there)) * outs + held_at], there);
+            let held = select(vec4<f32>(0.0), dq((row * p.ow + select(0u, at, there)) * outs + held_at), there);
 #endif
 #else
 #for k in 0..(K / 4)
-            let held$k = dy[(row * p.ow + col) * outs + held_at$k];
+            let held$k = dq((row * p.ow + col) * outs + held_at$k);
 #endfor
 #endif
 #for m in 0..PIXELS
 #for u in 0..JL
             let in${u}_$m = ok$u && u32(ix$u) < p.w;
-            let x${u}_$m = select(vec4<f32>(0.0), x[select(0u, (base$u + u32(ix$u)) * pixel, in${u}_$m) + q$u], in${u}_$m);
+            let x${u}_$m = select(vec4<f32>(0.0), xq(select(0u, (base$u + u32(ix$u)) * pixel, in${u}_$m) + q$u), in${u}_$m);
             ix$u += i32(p.sx);
 #endfor
 #for k in 0..K
@@ -205,7 +221,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             {
                 let at = m + row_a + ${u * HOP_A}u;
                 let ok = live_a && at < end;
-                a$u = select(vec4<f32>(0.0), dy[select(0u, at * outs, ok) + at_a], ok);
+                a$u = select(vec4<f32>(0.0), dq(select(0u, at * outs, ok) + at_a), ok);
             }
 #endfor
             var at = m + row_b;
@@ -218,7 +234,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 let iy = u32(i32(row * p.sy) + fy);
                 let ix = u32(i32(col * p.sx) + fx);
                 let ok = live_b && at < end && iy < p.h && ix < p.w;
-                b$u = select(vec4<f32>(0.0), x[select(0u, ((image * p.h + iy) * p.w + ix) * pixel, ok) + at_b], ok);
+                b$u = select(vec4<f32>(0.0), xq(select(0u, ((image * p.h + iy) * p.w + ix) * pixel, ok) + at_b), ok);
             }
 #if u + 1 < LOADS_B
             at += ${HOP_B}u;

@@ -5,6 +5,8 @@
 //   gemm_sum    adds the partial products of a K split over workgroups, in fixed order
 #kernel gemm_sub_$R_$TA_$TB_$V : R in 8 16, TA in n t, TB in n t, V in 1 4, SG=1
 #kernel gemm_reg_$TA_$TB_$V : TA in n t, TB in n t, V in 1 4, R=8, SG=0
+#kernel gemm_sub_$R_$TA_$TB_$V_$H : R in 8 16, TA in n t, TB in n t, V in 1 4, H in half, SG=1
+#kernel gemm_reg_$TA_$TB_$V_$H : TA in n t, TB in n t, V in 1 4, H in half, R=8, SG=0
 #kernel gemm_sum
 
 #if KERNEL != gemm_sum
@@ -94,7 +96,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let a_${g} = x4(ra + (k + ${g * 8 / RV}u) * p.lda);
 #else
         let s_${g} = ra + (k + ${g * 8 / RV}u) * p.lda;
-        let a_${g} = vec4<f32>(x[s_${g} + ra_0], x[s_${g} + ra_1], x[s_${g} + ra_2], x[s_${g} + ra_3]);
+        let a_${g} = vec4<f32>(x1(s_${g} + ra_0), x1(s_${g} + ra_1), x1(s_${g} + ra_2), x1(s_${g} + ra_3));
 #endif
 #endfor
 #else
@@ -105,7 +107,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #else
         let a_${kk}_${v} = vec4<f32>(
 #for i in 0..4
-            x[r_${v * 4 + i} + (k + ${kk}u) * p.lda],
+            x1(r_${v * 4 + i} + (k + ${kk}u) * p.lda),
 #endfor
         );
 #endif
@@ -126,7 +128,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #else
         let b_${kk}_${h} = vec4<f32>(
 #for i in 0..4
-            w[q_${h * 4 + i} + (k + ${kk}u) * p.ldb],
+            w1(q_${h * 4 + i} + (k + ${kk}u) * p.ldb),
 #endfor
         );
 #endif

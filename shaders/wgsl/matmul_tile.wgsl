@@ -3,6 +3,8 @@
 //   gemm_single_*  integrated GPUs: 64 x 64 tile, one buffer, fewer registers
 #kernel gemm_tile_$T_$TA_$TB_$V : T in 32 64 128, TA in n t, TB in n t, V in 1 4, DB=1
 #kernel gemm_single_$TA_$TB_$V : TA in n t, TB in n t, V in 1 4, T=64, DB=0
+#kernel gemm_tile_$T_$TA_$TB_$V_$H : T in 32 64 128, TA in n t, TB in n t, V in 1 4, H in half, DB=1
+#kernel gemm_single_$TA_$TB_$V_$H : TA in n t, TB in n t, V in 1 4, H in half, T=64, DB=0
 #import gemm
 
 // Threads TX x TY; each owns MV x NV blocks of 4 x 4, half a tile apart so that reads of workgroup memory meet no bank twice.

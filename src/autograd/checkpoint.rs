@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::autograd::{composite_grads, no_grad};
 use crate::error::Result;
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 /// Runs `f` on `inputs` without keeping what it saves for its backward pass; that pass runs `f` again (Chen et al.,
@@ -27,5 +28,8 @@ where
     F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
 {
     let owned: Arc<[Tensor]> = inputs.iter().map(|t| (*t).clone()).collect();
-    out.detach().record("checkpoint", inputs, move |ctx, grad| composite_grads(ctx, &owned, grad, &f))
+    let precision = Precision::now();
+    out.detach().record("checkpoint", inputs, move |ctx, grad| {
+        composite_grads(ctx, &owned, grad, |xs| precision.scope(|| f(xs)))
+    })
 }

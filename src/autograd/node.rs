@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::autograd::{anomaly, recording, trace};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 type Backward = Box<dyn Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
@@ -111,7 +112,8 @@ impl Node {
         })?;
         let ctx = Ctx { node: self.clone(), needs, create_graph };
         let outer = anomaly::enter(Some(self.name));
-        let grads = rule(&ctx, grad);
+        // Rules take the element types of what the forward pass kept.
+        let grads = Precision::F32.scope(|| rule(&ctx, grad));
         anomaly::enter(outer);
         if let Ok(grads) = &grads {
             anomaly::look_at_grads(self.name, grads);
@@ -187,6 +189,11 @@ impl Tensor {
     /// The same values as a leaf: a variable that gradients can be taken with respect to.
     pub fn leaf(&self) -> Tensor {
         self.with(self.shape(), Some(Node::new("leaf", self.shape(), &[], None)), None)
+    }
+
+    /// Whether it is a variable itself, and not the result of an operation on variables.
+    pub(crate) fn is_leaf(&self) -> bool {
+        self.0.node.as_ref().is_some_and(|n| n.inputs.is_empty())
     }
 
     /// The same values as a constant.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shadegrad_kernels::mixed::halves;
 use shadegrad_kernels::optim as k;
 use shadegrad_kernels::{Gpu, Storage};
 
@@ -63,6 +64,8 @@ pub struct Arena {
     /// For the optimiser: the parameter of each block of 64 floats, and each parameter's row of multipliers.
     owners: Storage,
     rows: Storage,
+    /// First block of each parameter.
+    firsts: Storage,
 }
 
 fn zeros(gpu: &Gpu, floats: usize, label: &'static str) -> Result<Tensor> {
@@ -109,6 +112,9 @@ impl Arena {
         }
         let owner_store = gpu.alloc(owners.len() as u64 * 4, "parameter table")?;
         gpu.upload(&owner_store, bytemuck::cast_slice(&owners))?;
+        let firsts: Vec<u32> = table.entries().iter().map(|e| (e.offset / SLOT) as u32).collect();
+        let first_store = gpu.alloc(firsts.len() as u64 * 4, "parameter table")?;
+        gpu.upload(&first_store, bytemuck::cast_slice(&firsts))?;
         let mut arena = Self {
             seed,
             params: views(&table, &values)?.leaves(),
@@ -121,6 +127,7 @@ impl Arena {
             allowed: Vec::new(),
             mask: None,
             owners: owner_store,
+            firsts: first_store,
             rows: gpu.alloc(table.len() as u64 * 16, "parameter table")?,
             gpu: gpu.clone(),
             table,
@@ -177,6 +184,25 @@ impl Arena {
     /// The parameters: leaves where they are trained, constants where frozen. The same leaves on every call.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// [`Arena::params`] with a copy of each as halves at hand, for the products of one step of mixed precision
+    /// ([`crate::Precision::Mixed`]); one dispatch makes all of them. Gradients flow to the parameters. The copies are of
+    /// the values as they are now: take new ones after each step.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn params_with_halves(&self) -> Result<Params> {
+        // Each parameter's halves begin at the byte at which its floats do, and leave a gap: half of its size would not be
+        // a place at which every device binds a buffer.
+        let floats = self.table.floats();
+        let flat = self.gpu.alloc(floats as u64 * F32, "parameters as halves")?;
+        halves(&self.gpu, self.values.storage(), &self.owners, &self.firsts, &flat, floats)?;
+        self.params.map(|e, t| {
+            let at = flat.view(e.offset as u64 * F32, e.len as u64 * DType::F16.size() as u64);
+            let at = at.ok_or_else(|| Error::Params(format!("`{}` reaches past the end of the arena", e.name)))?;
+            Ok(t.with_half(&Tensor::from_storage(&self.gpu, at, &e.shape, DType::F16)?))
+        })
     }
 
     /// The gradients of the last [`Arena::backward`].

@@ -6,6 +6,7 @@
 use shadegrad_kernels::conv::{self as k, Conv};
 
 use crate::error::{Error, Result};
+use crate::precision::operands;
 use crate::tensor::{DType, Tensor};
 
 /// Geometry of a convolution. Pairs are (rows, columns).
@@ -100,7 +101,19 @@ impl Conv2d {
             out[d] = (padded - reach) / self.stride[d] + 1;
         }
         let Self { stride, padding, dilation, .. } = *self;
-        Ok(Conv { n, size: [h, width], c, out, k: outs, taps: [r, s], stride, padding, dilation, groups })
+        Ok(Conv {
+            n,
+            size: [h, width],
+            c,
+            out,
+            k: outs,
+            taps: [r, s],
+            stride,
+            padding,
+            dilation,
+            groups,
+            halves: false,
+        })
     }
 
     /// The shape of the transposed convolution of `x [n, height, width, in]` with `w [in, rows, columns, out / groups]`.
@@ -189,27 +202,22 @@ fn want_result(op: &'static str, g: &Conv, dy: &Tensor) -> Result<()> {
 }
 
 impl Tensor {
-    fn want_conv(&self, op: &'static str, others: &[&Tensor]) -> Result<()> {
-        self.want(op, DType::F32)?;
-        for other in others {
-            other.want(op, DType::F32)?;
-            self.same_gpu(op, other)?;
-        }
-        Ok(())
-    }
-
     /// Convolution (cross-correlation, as in every framework) of images `[n, height, width, channels]` with weights
     /// `[out, rows, columns, channels / groups]` and a bias `[out]`: `[n, oh, ow, out]` with
     /// `oh = (height + 2 padding - dilation (rows - 1) - 1) / stride + 1`, rounded down.
+    ///
+    /// Images and weights are floats, or halves (`F16`) if one of them is or in a region of [`crate::Precision::Mixed`]: then the
+    /// products are exact and their sums f32. The result is always `F32`.
     ///
     /// # Errors
     /// If the shapes do not fit, a stride is 0, or the weights reach beyond the padded image.
     pub fn conv2d(&self, w: &Tensor, bias: Option<&Tensor>, p: Conv2d) -> Result<Tensor> {
         const OP: &str = "conv2d";
-        let g = p.plan(OP, self.shape(), w.shape())?;
-        self.want_conv(OP, &[w])?;
+        let (x, weights) = operands(OP, self, w)?;
+        let g = p.plan(OP, x.shape(), w.shape())?.halves(x.dtype() == DType::F16);
         if let Some(b) = bias {
-            self.want_conv(OP, &[b])?;
+            b.want(OP, DType::F32)?;
+            x.same_gpu(OP, b)?;
             if b.shape() != [g.k] {
                 return Err(Error::shape(
                     OP,
@@ -219,14 +227,16 @@ impl Tensor {
         }
         let out = Tensor::empty(self.gpu(), &result_shape(&g), DType::F32, OP)?;
         if out.numel() > 0 {
-            k::forward(self.gpu(), &g, self.storage(), w.storage(), bias.map(Tensor::storage), out.storage())?;
+            k::forward(self.gpu(), &g, x.storage(), weights.storage(), bias.map(Tensor::storage), out.storage())?;
         }
-        let (x, weights) = (self.clone(), w.clone());
-        let inputs: Vec<&Tensor> = [self, w].into_iter().chain(bias).collect();
+        let (of_x, of_w) = (x.clone(), weights.clone());
+        let inputs: Vec<&Tensor> = [&of_x, &of_w].into_iter().chain(bias).collect();
         let biased = bias.is_some();
         Ok(out.record("conv2d", &inputs, move |ctx, grad| {
-            let dx = || grad.conv2d_input_grad(&weights, x.shape(), p);
-            let dw = || x.conv2d_weight_grad(grad, weights.shape(), p);
+            // Rounded once for both.
+            let dy = grad.cast(x.dtype())?;
+            let dx = || dy.conv2d_input_grad(&weights, x.shape(), p);
+            let dw = || x.conv2d_weight_grad(&dy, weights.shape(), p);
             let mut grads = vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dw).transpose()?];
             if biased {
                 grads.push(ctx.needs(2).then(|| grad.sum_to(&[g.k])).transpose()?);
@@ -238,15 +248,15 @@ impl Tensor {
     /// The gradient of a convolution for its images: `self` is the gradient of the result, `w` the weights.
     pub(crate) fn conv2d_input_grad(&self, w: &Tensor, x_shape: &[usize], p: Conv2d) -> Result<Tensor> {
         const OP: &str = "conv2d_input_grad";
-        let g = p.plan(OP, x_shape, w.shape())?;
-        self.want_conv(OP, &[w])?;
+        let (dy, weights) = operands(OP, self, w)?;
+        let g = p.plan(OP, x_shape, w.shape())?.halves(dy.dtype() == DType::F16);
         want_result(OP, &g, self)?;
         let out = Tensor::empty(self.gpu(), x_shape, DType::F32, OP)?;
         if out.numel() > 0 {
-            k::input_grad(self.gpu(), &g, self.storage(), w.storage(), out.storage())?;
+            k::input_grad(self.gpu(), &g, dy.storage(), weights.storage(), out.storage())?;
         }
-        let (dy, weights) = (self.clone(), w.clone());
-        Ok(out.record("conv2d_input_grad", &[self, w], move |ctx, grad| {
+        let (of_dy, of_w) = (dy.clone(), weights.clone());
+        Ok(out.record("conv2d_input_grad", &[&of_dy, &of_w], move |ctx, grad| {
             let by_dy = || grad.conv2d(&weights, None, p);
             let by_w = || grad.conv2d_weight_grad(&dy, weights.shape(), p);
             Ok(vec![ctx.needs(0).then(by_dy).transpose()?, ctx.needs(1).then(by_w).transpose()?])
@@ -256,18 +266,18 @@ impl Tensor {
     /// The gradient of a convolution for its weights: `self` are the images, `dy` the gradient of the result.
     pub(crate) fn conv2d_weight_grad(&self, dy: &Tensor, w_shape: &[usize], p: Conv2d) -> Result<Tensor> {
         const OP: &str = "conv2d_weight_grad";
-        let g = p.plan(OP, self.shape(), w_shape)?;
-        self.want_conv(OP, &[dy])?;
+        let (x, grad_y) = operands(OP, self, dy)?;
+        let g = p.plan(OP, x.shape(), w_shape)?.halves(x.dtype() == DType::F16);
         want_result(OP, &g, dy)?;
         let out = if dy.numel() == 0 {
             Tensor::zeros(self.gpu(), w_shape)?
         } else {
             let out = Tensor::empty(self.gpu(), w_shape, DType::F32, OP)?;
-            k::weight_grad(self.gpu(), &g, self.storage(), dy.storage(), out.storage())?;
+            k::weight_grad(self.gpu(), &g, x.storage(), grad_y.storage(), out.storage())?;
             out
         };
-        let (x, grad_y) = (self.clone(), dy.clone());
-        Ok(out.record("conv2d_weight_grad", &[self, dy], move |ctx, grad| {
+        let (of_x, of_dy) = (x.clone(), grad_y.clone());
+        Ok(out.record("conv2d_weight_grad", &[&of_x, &of_dy], move |ctx, grad| {
             let by_x = || grad_y.conv2d_input_grad(grad, x.shape(), p);
             let by_dy = || x.conv2d(grad, None, p);
             Ok(vec![ctx.needs(0).then(by_x).transpose()?, ctx.needs(1).then(by_dy).transpose()?])

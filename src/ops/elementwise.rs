@@ -35,6 +35,11 @@ pub(crate) fn broadcast_shape(op: &'static str, a: &[usize], b: &[usize]) -> Res
     Ok(out)
 }
 
+/// Functions between layers, whose inputs mixed precision keeps as halves. The others may be part of a loss.
+fn is_activation(f: Unary) -> bool {
+    matches!(f, Unary::Relu | Unary::LeakyRelu | Unary::Gelu | Unary::GeluTanh | Unary::Silu)
+}
+
 impl Tensor {
     fn unary(&self, op: &'static str, f: Unary, a: f32, b: f32) -> Result<Tensor> {
         self.want(op, DType::F32)?;
@@ -61,8 +66,9 @@ impl Tensor {
     where
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
-        let x = self.clone();
+        let kept = if is_activation(f) { self.keep()? } else { self.clone() };
         Ok(self.unary(op, f, a, b)?.record(op, &[self], move |ctx, grad| {
+            let x = kept.cast(DType::F32)?;
             let dx = if ctx.create_graph() { grad.mul(&slope(&x)?)? } else { x.unary_grad(op, df, grad, a, b)? };
             Ok(vec![Some(dx)])
         }))

@@ -4,6 +4,7 @@ use shadegrad_kernels::matmul::{self as k, Dims, Epilogue};
 
 use crate::error::{Error, Result};
 use crate::ops::elementwise::broadcast_shape;
+use crate::precision::operands;
 use crate::tensor::{DType, Tensor};
 
 /// Sizes of a product after broadcasting.
@@ -16,7 +17,6 @@ struct Plan {
 
 fn plan(op: &'static str, a: &Tensor, b: &Tensor, trans_a: bool, trans_b: bool) -> Result<Plan> {
     for t in [a, b] {
-        t.want(op, DType::F32)?;
         if t.rank() < 2 {
             return Err(Error::shape(
                 op,
@@ -24,7 +24,6 @@ fn plan(op: &'static str, a: &Tensor, b: &Tensor, trans_a: bool, trans_b: bool) 
             ));
         }
     }
-    a.same_gpu(op, b)?;
     let split = |t: &Tensor, trans: bool| {
         let (rows, cols) = (t.dim(t.rank() - 2), t.dim(t.rank() - 1));
         if trans { (cols, rows) } else { (rows, cols) }
@@ -93,12 +92,13 @@ fn run(a: &Tensor, b: &Tensor, trans_a: bool, trans_b: bool, p: &Plan) -> Result
         return Ok(out);
     }
     let mut batch = batch_dims(&p.batch, &a.shape()[..a.rank() - 2], &b.shape()[..b.rank() - 2]);
-    let mut dims = Dims::new(p.m, p.n, p.k, trans_a, trans_b);
+    let halves = a.dtype() == DType::F16;
+    let mut dims = Dims::new(p.m, p.n, p.k, trans_a, trans_b).halves(halves);
     // Rows of all matrices against one B are the rows of one tall matrix.
     if let [BatchDim { len, a: 1, b: 0, c: 1 }] = batch[..]
         && !trans_a
     {
-        dims = Dims::new(len * p.m, p.n, p.k, trans_a, trans_b);
+        dims = Dims::new(len * p.m, p.n, p.k, trans_a, trans_b).halves(halves);
         batch.clear();
     }
     // The kernels nest two batch dimensions; further ones are walked here.
@@ -129,6 +129,9 @@ impl Tensor {
     /// Matrix product over the last two dimensions, `[.., m, k] x [.., k, n] -> [.., m, n]`; the leading dimensions
     /// broadcast as numpy's do.
     ///
+    /// The operands are floats, or halves (`F16`) if one of them is or in a region of [`crate::Precision::Mixed`]: then the products
+    /// are exact and their sums f32. The result is always `F32`.
+    ///
     /// # Errors
     /// If an operand has fewer than two dimensions, the inner lengths differ, or the leading ones do not broadcast.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
@@ -141,9 +144,12 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::matmul`].
     pub fn matmul_t(&self, other: &Tensor, trans_a: bool, trans_b: bool) -> Result<Tensor> {
-        let p = plan("matmul", self, other, trans_a, trans_b)?;
-        let (a, b) = (self.clone(), other.clone());
-        Ok(run(self, other, trans_a, trans_b, &p)?.record("matmul", &[self, other], move |ctx, grad| {
+        let (a, b) = operands("matmul", self, other)?;
+        let p = plan("matmul", &a, &b, trans_a, trans_b)?;
+        let (of_a, of_b) = (a.clone(), b.clone());
+        Ok(run(&a, &b, trans_a, trans_b, &p)?.record("matmul", &[&of_a, &of_b], move |ctx, grad| {
+            // Rounded once for both.
+            let grad = &grad.cast(a.dtype())?;
             // One B for all of the batch: its gradient sums over the batch inside the product.
             let tall = b.rank() == 2 && !trans_a && a.rank() > 2;
             let (rows_a, rows_g) = if tall { (a.rows()?, grad.rows()?) } else { (a.clone(), grad.clone()) };
@@ -163,15 +169,16 @@ impl Tensor {
     }
 
     /// Linear layer: `y[.., o] = sum_i x[.., i] w[o, i] + bias[o]` for weights `[out, in]` and a bias `[out]`, in one
-    /// kernel.
+    /// kernel. Halves as in [`Tensor::matmul`]; the bias is `F32`.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         const OP: &str = "linear";
-        for t in [Some(self), Some(weight), bias].into_iter().flatten() {
-            t.want(OP, DType::F32)?;
-            self.same_gpu(OP, t)?;
+        let (x, w) = operands(OP, self, weight)?;
+        if let Some(b) = bias {
+            b.want(OP, DType::F32)?;
+            self.same_gpu(OP, b)?;
         }
         let misfit = || {
             let bias = bias.map_or(String::new(), |b| format!(", bias {:?}", b.shape()));
@@ -186,21 +193,22 @@ impl Tensor {
         }
         let y = Tensor::empty(self.gpu(), &[lead, &[out]].concat(), DType::F32, OP)?;
         if y.numel() > 0 {
-            let dims = Dims::new(lead.iter().product(), out, input, false, true);
+            let dims = Dims::new(lead.iter().product(), out, input, false, true).halves(x.dtype() == DType::F16);
             let epilogue = Epilogue { bias: bias.map(Tensor::storage) };
-            k::matmul(self.gpu(), self.storage(), weight.storage(), y.storage(), &dims, epilogue)?;
+            k::matmul(self.gpu(), x.storage(), w.storage(), y.storage(), &dims, epilogue)?;
         }
-        let (x, w) = (self.clone(), weight.clone());
-        let inputs: Vec<&Tensor> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
+        let (of_x, of_w) = (x.clone(), w.clone());
+        let inputs: Vec<&Tensor> = [&of_x, &of_w].into_iter().chain(bias).collect();
         let has_bias = bias.is_some();
         Ok(y.record(OP, &inputs, move |ctx, grad| {
-            let g = grad.rows()?;
+            // Rounded once for both; the bias takes it as it is.
+            let g = grad.cast(x.dtype())?.rows()?;
             let mut grads = vec![
                 ctx.needs(0).then(|| g.matmul_t(&w, false, false)?.reshape(x.shape())).transpose()?,
                 ctx.needs(1).then(|| g.matmul_t(&x.rows()?, true, false)).transpose()?,
             ];
             if has_bias {
-                grads.push(ctx.needs(2).then(|| g.sum_to(&[out])).transpose()?);
+                grads.push(ctx.needs(2).then(|| grad.rows()?.sum_to(&[out])).transpose()?);
             }
             Ok(grads)
         }))

@@ -187,17 +187,19 @@ impl Tensor {
             (y.storage(), mean.storage(), var.storage(), &coef),
         )?;
         let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
-        let owned: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+        let mut kept: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+        kept[0] = self.keep()?;
         let has = Has { gamma: gamma.is_some(), beta: beta.is_some() };
-        let kept = var.clone();
+        let spread = var.clone();
         let y = y.record(op, &inputs, move |ctx, grad| {
+            let owned = floats(&kept)?;
             let x = &owned[0];
             if ctx.create_graph() {
                 return composite_grads(ctx, &owned, grad, |xs| composite(xs, has, spec));
             }
             let dx = Tensor::empty(grad.gpu(), x.shape(), DType::F32, op)?;
             let params = Params::new(&owned, |i| ctx.needs(i), dims.cols, op)?;
-            let (x, statistics) = ((x.storage(), grad.storage()), (kept.storage(), &coef));
+            let (x, statistics) = ((x.storage(), grad.storage()), (spread.storage(), &coef));
             k::normalise_grad(grad.gpu(), x, dims, statistics, eps, relu, dx.storage(), params.storages())?;
             Ok(params.grads(dx, has))
         });
@@ -224,9 +226,11 @@ impl Tensor {
         let fused = Affine { gamma: gamma.map(Tensor::storage), beta: beta.map(Tensor::storage) };
         k::layer_norm(gpu, self.storage(), (rows, len), fused, eps, (y.storage(), &stat))?;
         let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
-        let owned: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+        let mut kept: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+        kept[0] = self.keep()?;
         let has = Has { gamma: gamma.is_some(), beta: beta.is_some() };
         Ok(y.record(OP, &inputs, move |ctx, grad| {
+            let owned = floats(&kept)?;
             let x = &owned[0];
             if ctx.create_graph() {
                 return composite_grads(ctx, &owned, grad, |xs| {
@@ -263,6 +267,11 @@ impl Tensor {
         }
         Ok(c)
     }
+}
+
+/// What was kept for the backward pass, as floats.
+fn floats(kept: &[Tensor]) -> Result<Vec<Tensor>> {
+    kept.iter().map(|t| t.cast(DType::F32)).collect()
 }
 
 /// A result without elements: the gradients of its inputs are zero.

@@ -16,16 +16,19 @@
 
 mod ema;
 mod rule;
+mod scaling;
 pub mod schedule;
 
 pub use ema::Ema;
 pub use rule::Rule;
+pub use scaling::LossScaling;
 
 use shadegrad_kernels::Storage;
 use shadegrad_kernels::optim as k;
 
 use crate::error::{Error, Result};
 use crate::nn::Arena;
+use crate::optim::scaling::Scaler;
 use crate::tensor::{DType, Tensor};
 
 /// What an optimiser did so far, read from the device.
@@ -51,7 +54,11 @@ pub struct Optimizer {
     partials: Storage,
     /// LAMB and LARS: sums by block, first block and number of blocks of each parameter.
     adapt: Option<(Storage, Storage)>,
+    scaler: Option<Scaler>,
 }
+
+/// The scaler's part of the state.
+const LOSS_SCALE: &str = "loss_scale";
 
 impl Optimizer {
     /// An optimiser for this arena, its moments at zero.
@@ -85,6 +92,7 @@ impl Optimizer {
             skip: false,
             measure: false,
             adapt,
+            scaler: None,
         })
     }
 
@@ -107,6 +115,39 @@ impl Optimizer {
     pub fn skip_nonfinite(mut self) -> Self {
         self.skip = true;
         self
+    }
+
+    /// Expects gradients of [`Optimizer::scale_loss`] and divides them by that factor before anything else looks at them.
+    /// Steps whose gradients hold a NaN or an infinity are left out, as with [`Optimizer::skip_nonfinite`], and the
+    /// factor follows: all on the device, without waiting for it. The factor is part of [`Optimizer::state`].
+    ///
+    /// # Errors
+    /// If a number is out of range, or the device refuses.
+    pub fn loss_scaling(mut self, options: LossScaling) -> Result<Self> {
+        self.scaler = Some(Scaler::new(self.scalars.gpu(), options)?);
+        self.skip = true;
+        Ok(self)
+    }
+
+    /// Whether there is a factor.
+    pub fn scales_loss(&self) -> bool {
+        self.scaler.is_some()
+    }
+
+    /// The loss times the factor, to take the gradients of; the loss itself without [`Optimizer::loss_scaling`].
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn scale_loss(&self, loss: &Tensor) -> Result<Tensor> {
+        self.scaler.as_ref().map_or(Ok(loss.clone()), |s| loss.mul(&s.factor()?))
+    }
+
+    /// The factor of the next step, if there is one; waits for the device.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn loss_factor(&self) -> Result<Option<f32>> {
+        self.scaler.as_ref().map(|s| s.factor()?.item()).transpose()
     }
 
     /// Computes the norm for [`Optimizer::report`] even if nothing is clipped.
@@ -155,6 +196,9 @@ impl Optimizer {
         if let Some(mask) = arena.mask_flat() {
             k::mask(gpu, mask.storage(), flat.grads, n)?;
         }
+        if let Some(scaler) = &self.scaler {
+            scaler.unscale(arena)?;
+        }
         let mut h = self.rule.hyper(lr);
         if let Some(max) = self.max_value {
             (h.clip, h.flags) = (max, h.flags | k::CLIP);
@@ -167,6 +211,9 @@ impl Optimizer {
             k::measure(gpu, rule, flat, h, sums, (spans, arena.table().len()))?;
         }
         k::step(gpu, rule, flat, h)?;
+        if let Some(scaler) = &self.scaler {
+            scaler.follow(&self.scalars)?;
+        }
         arena.apply_mask()
     }
 
@@ -180,14 +227,16 @@ impl Optimizer {
     }
 
     /// All that a checkpoint must keep, as flat tensors over the optimiser's own memory: the moments, each laid out as
-    /// the arena's table says, and the scalars (counts and bias corrections).
+    /// the arena's table says, the scalars (counts and bias corrections) and the factor of the loss with its counts.
     pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let names = ["moment1", "moment2", "moment3"];
         let moments = names.into_iter().zip(&self.moments);
-        moments.chain([("scalars", &self.scalars)]).collect()
+        let scaler = self.scaler.iter().map(|s| (LOSS_SCALE, &s.state));
+        moments.chain([("scalars", &self.scalars)]).chain(scaler).collect()
     }
 
-    /// Sets the state back to values that [`Optimizer::state`] gave.
+    /// Sets the state back to values that [`Optimizer::state`] gave. Where those have no factor of the loss, because the
+    /// run was not in mixed precision, it stays as it is.
     ///
     /// # Errors
     /// If names or lengths differ; then nothing is changed.
@@ -196,6 +245,7 @@ impl Optimizer {
         for (name, tensor) in &mine {
             match state.iter().find(|(n, _)| n == name) {
                 Some((_, data)) if data.len() == tensor.numel() => {}
+                None if *name == LOSS_SCALE => {}
                 found => {
                     let got = found.map_or("nothing".to_string(), |(_, d)| format!("{} floats", d.len()));
                     return Err(Error::Params(format!(

@@ -11,7 +11,7 @@ use crate::optim::Optimizer;
 use crate::rng::Stream;
 use crate::tensor::Tensor;
 use crate::train::{Evaluation, Images, LossMeter, MeterState, Minibatch, Pause, Place, TrainState, evaluate};
-use crate::{CrossEntropy, Reduction};
+use crate::{CrossEntropy, Precision, Reduction};
 
 /// Streams of the run's seed that the loop draws from; the epoch or the step is added.
 const AUGMENT: u64 = 0x5452_4100_0000_0000;
@@ -53,6 +53,9 @@ pub struct FitOptions {
     pub smoothing: f32,
     /// Steps between two records, and over which the loss that is shown is averaged.
     pub record_every: u64,
+    /// Number formats of the steps; evaluation is in f32. [`Precision::Mixed`] needs an optimiser with
+    /// [`Optimizer::loss_scaling`], and is [`Precision::F32`] with a warning in the log on a device without f16.
+    pub precision: Precision,
 }
 
 impl Default for FitOptions {
@@ -68,6 +71,7 @@ impl Default for FitOptions {
             mixing: Mixing::Off,
             smoothing: 0.0,
             record_every: 20,
+            precision: Precision::F32,
         }
     }
 }
@@ -284,7 +288,8 @@ impl<'a> Trainer<'a> {
 
     /// Looks at the result of every operation, and at every gradient and parameter: the run ends with
     /// [`Error::NonFinite`] at the first NaN or infinity, naming the operation that made it (see
-    /// [`detect_anomaly`]). Many times slower.
+    /// [`detect_anomaly`]). Many times slower. In mixed precision that includes overflows that the step would only have
+    /// been left out for.
     #[must_use]
     pub fn detect_anomaly(mut self, on: bool) -> Self {
         self.anomaly = on;
@@ -309,8 +314,20 @@ impl<'a> Trainer<'a> {
                 ),
             ));
         }
-        let mut sampler = Sampler::new(train.len(), options.batch)?.seed(options.seed).shuffle(options.shuffle);
         let gpu = self.arena.gpu().clone();
+        let (precision, note) = options.precision.on(&gpu);
+        if let Some(note) = note {
+            log::warn!("{note}");
+        }
+        if precision == Precision::Mixed && !self.optimizer.scales_loss() {
+            return Err(Error::value(
+                "fit",
+                "mixed precision needs an optimiser that scales the loss; make it with `loss_scaling`",
+            ));
+        }
+        self.options.precision = precision;
+        let options = &self.options;
+        let mut sampler = Sampler::new(train.len(), options.batch)?.seed(options.seed).shuffle(options.shuffle);
         let per_epoch = sampler.batches_per_epoch();
         let steps = per_epoch * options.epochs;
         let mut meter = LossMeter::new(&gpu, options.record_every as usize)?;
@@ -425,10 +442,14 @@ impl<'a> Trainer<'a> {
     }
 
     fn step_unwatched(&mut self, batch: &Minibatch, epoch: u64, step: u64) -> Result<Tensor> {
-        let cx = Cx::train(self.arena).seeded(self.options.seed, step);
         let options = &self.options;
-        let loss = (self.loss)(&Step { model: self.model, cx: &cx, batch, epoch, step, options })?;
-        self.arena.backward(&loss)?;
+        let mut cx = Cx::train(self.arena).seeded(options.seed, step);
+        if options.precision == Precision::Mixed {
+            cx = cx.with_params(&self.arena.params_with_halves()?);
+        }
+        let now = Step { model: self.model, cx: &cx, batch, epoch, step, options };
+        let loss = options.precision.scope(|| (self.loss)(&now))?;
+        self.arena.backward(&self.optimizer.scale_loss(&loss)?)?;
         self.optimizer.step(self.arena, (self.rate)(step))?;
         Ok(loss)
     }

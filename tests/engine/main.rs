@@ -8,6 +8,7 @@ mod memory;
 mod nn;
 mod optim;
 mod params;
+mod precision;
 mod shapes;
 mod spiking;
 mod train;

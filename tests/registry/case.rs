@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use ndarray::{ArrayD, IxDyn};
 use shadegrad::autograd::{GradOptions, grad_with};
 use shadegrad::rng::Philox;
-use shadegrad::{DType, Error, Gpu, Options, Result, Tensor};
+use shadegrad::{DType, Error, Gpu, Options, Precision, Result, Tensor};
 
 use crate::check::{Check, Outcome};
 use crate::oracle::A;
@@ -65,10 +65,12 @@ enum Draw {
 pub struct Input {
     shape: Vec<usize>,
     draw: Draw,
+    /// Values that halves can hold.
+    halves: bool,
 }
 
 fn input(shape: &[usize], draw: Draw) -> Input {
-    Input { shape: shape.to_vec(), draw }
+    Input { shape: shape.to_vec(), draw, halves: false }
 }
 
 /// Uniform in (-1, 1).
@@ -105,7 +107,7 @@ impl Input {
         !matches!(self.draw, Draw::Ints(_) | Draw::FixedInts(_))
     }
 
-    /// The values, rounded to f32 so that both sides compute from the same numbers.
+    /// The values, rounded to f32 (or further, to halves) so that both sides compute from the same numbers.
     fn values(&self, rng: &mut Philox) -> A {
         let n: usize = self.shape.iter().product();
         let mut uniform = |lo: f64, hi: f64| lo + (hi - lo) * rng.uniform_f64();
@@ -125,7 +127,8 @@ impl Input {
             Draw::Fixed(v) => v.clone(),
             Draw::FixedInts(v) => v.iter().map(|&x| f64::from(x)).collect(),
         };
-        let data = data.into_iter().map(|x| f64::from(x as f32)).collect();
+        let round = |x: f64| if self.halves { half::f16::from_f64(x).to_f64() } else { f64::from(x as f32) };
+        let data = data.into_iter().map(round).collect();
         ArrayD::from_shape_vec(IxDyn(&self.shape), data).expect("as many values as the shape has elements")
     }
 
@@ -207,6 +210,24 @@ impl Case {
     pub fn relative(mut self) -> Self {
         self.relative = true;
         self
+    }
+
+    /// The same row in a mixed region. Its inputs, and what its gradients are multiplied by, are numbers that halves can
+    /// hold: rounding them changes nothing, products of two are exact in f32, and every value, first and second
+    /// derivative must come out as close to the oracle as in f32.
+    pub fn mixed(mut self) -> Self {
+        self.name = self.name.replace('/', "/mixed_");
+        for input in self.inputs.iter_mut().filter(|i| i.is_float()) {
+            input.halves = true;
+        }
+        let run = self.run;
+        self.run = Box::new(move |t| Precision::Mixed.scope(|| run(t)));
+        self
+    }
+
+    /// Uniform numbers in (-1, 1) as the row's inputs are rounded.
+    fn directions(&self, shape: &[usize]) -> Input {
+        Input { halves: self.inputs.iter().any(|i| i.halves), ..rand(shape) }
     }
 
     pub fn name(&self) -> &str {
@@ -293,7 +314,7 @@ impl Case {
     }
 
     fn weights(&self, shape: &[usize]) -> A {
-        rand(shape).values(&mut self.rng(1))
+        self.directions(shape).values(&mut self.rng(1))
     }
 
     fn first_order(&self) -> Outcome {
@@ -351,7 +372,7 @@ impl Case {
         let grads: Vec<Tensor> = grads.into_iter().map(|g| g.ok_or("no gradient")).collect::<Result<_, _>>()?;
         let mut rng = self.rng(2);
         let mut directions =
-            || -> Vec<A> { wanted.iter().map(|&i| rand(&self.inputs[i].shape).values(&mut rng)).collect() };
+            || -> Vec<A> { wanted.iter().map(|&i| self.directions(&self.inputs[i].shape).values(&mut rng)).collect() };
         let v = directions();
         let v_tensors: Vec<Tensor> = v.iter().map(|d| Ok(rand(d.shape()).tensor(d)?.leaf())).collect::<Result<_>>()?;
         let products = grad_with(

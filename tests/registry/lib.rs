@@ -19,6 +19,7 @@ mod index;
 mod linalg;
 mod loss;
 mod matmul;
+mod mixed;
 mod norm;
 pub mod oracle;
 mod parametric;
@@ -45,6 +46,7 @@ fn cases() -> Vec<case::Case> {
         linalg::cases(),
         loss::cases(),
         matmul::cases(),
+        mixed::cases(),
         norm::cases(),
         parametric::cases(),
         pool::cases(),

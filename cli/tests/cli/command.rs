@@ -55,6 +55,33 @@ fn the_same_seed_gives_the_same_run_also_from_its_configuration() {
 }
 
 #[test]
+fn mixed_precision_trains_and_is_off_with_a_note_where_there_is_no_f16() {
+    let s = Shade::new();
+    let train = |out: &str, precision: &str, disable: &str| {
+        let args = ["train", "--train-limit", "100", "--test-limit", "50", "--batch", "20", "--epochs", "2"];
+        let args = [&args[..], &["--record-every", "1", "--precision", precision, "--out", out]].concat();
+        let run = s.run_env(&args, &[("SHADEGRAD_DISABLE", disable)]);
+        let (stdout, stderr) = texts(&run);
+        assert!(run.status.success(), "{stdout}\n{stderr}");
+        stdout
+    };
+    let plain = train("f32", "f32", "f16");
+    assert!(!plain.contains("mixed precision"), "{plain}");
+    let without = train("without", "mixed", "f16");
+    assert!(without.contains("has no f16: mixed precision is off, the run is in f32"), "{without}");
+    assert_eq!(s.metrics("without"), s.metrics("f32"));
+    let with = train("mixed", "mixed", "");
+    if first_device(&s)["f16"] == true {
+        assert!(with.contains("mixed precision: ") && with.contains("of 10 steps left out by overflow"), "{with}");
+        let (mixed, plain) = (s.metrics("mixed"), s.metrics("f32"));
+        let first = |m: &[Value]| m[0]["loss"].as_f64().expect("a loss");
+        assert!(first(&mixed) != first(&plain) && (first(&mixed) - first(&plain)).abs() < 0.01);
+    }
+    assert!(s.read("mixed/config.resolved.toml").contains("precision = \"mixed\""));
+    s.bad(&["train", "--precision", "half"], 2, &["f32", "mixed"]);
+}
+
+#[test]
 fn every_optimiser_and_schedule_trains() {
     let s = Shade::new();
     for (i, (optimizer, schedule)) in

@@ -1,7 +1,7 @@
 // What every matrix product C = alpha * op(A) op(B) + bias has in common: parameters, operands, a workgroup's part.
 // TA and TB say how an operand lies in memory: n is [rows][columns], t the transpose. V is 4 where its rows may be read as
-// vec4s, 1 where they may not.
-// Offsets and strides in floats. A batch is outer x inner; each operand has a stride for both, 0 where it is repeated.
+// vec4s, 1 where they may not. With H the operands are halves, two in a word; sums, bias and result are floats all the same.
+// Offsets and strides in elements. A batch is outer x inner; each operand has a stride for both, 0 where it is repeated.
 // Element (r, c) of the result is at r * crs + c * ccs. Each workgroup sums `span` of K; partial results lie `sp` apart.
 // bias: 0 none, 1 per column, 2 per row.
 struct GemmParams {
@@ -15,7 +15,24 @@ struct GemmParams {
 }
 var<immediate> p: GemmParams;
 
-#if V == 4
+#if defined(H)
+#import half
+#endif
+#if defined(H) && V == 4
+@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+fn x1(i: u32) -> f32 { return unpack4(x[i >> 2u])[i & 3u]; }
+fn w1(i: u32) -> f32 { return unpack4(w[i >> 2u])[i & 3u]; }
+fn x4(i: u32) -> vec4<f32> { return unpack4(x[i >> 2u]); }
+fn w4(i: u32) -> vec4<f32> { return unpack4(w[i >> 2u]); }
+#elif defined(H)
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read> w: array<u32>;
+fn x1(i: u32) -> f32 { return unpack2x16float(x[i >> 1u])[i & 1u]; }
+fn w1(i: u32) -> f32 { return unpack2x16float(w[i >> 1u])[i & 1u]; }
+fn x4(i: u32) -> vec4<f32> { return vec4<f32>(x1(i), x1(i + 1u), x1(i + 2u), x1(i + 3u)); }
+fn w4(i: u32) -> vec4<f32> { return vec4<f32>(w1(i), w1(i + 1u), w1(i + 2u), w1(i + 3u)); }
+#elif V == 4
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
 fn x1(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
