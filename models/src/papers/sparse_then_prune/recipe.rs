@@ -142,7 +142,7 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
         }
     }
     compare(&mut outcome);
-    notes(&mut outcome, &s);
+    notes(&mut outcome, &s, data.1.len());
     let mut chart = Chart::lines("Accuracy after pruning at once", "share of the weights pruned", "%");
     for (arm, seeds) in curves {
         let mean = |i: usize| seeds.iter().map(|c| c[i]).sum::<f64>() / seeds.len().max(1) as f64;
@@ -189,7 +189,7 @@ fn compare(outcome: &mut Outcome) {
     }
 }
 
-fn notes(outcome: &mut Outcome, s: &Setting) {
+fn notes(outcome: &mut Outcome, s: &Setting, tested: usize) {
     let shares: Vec<String> = s.shares.iter().map(|s| format!("{:.0} %", 100.0 * s)).collect();
     outcome.note(format!(
         "`{MEAN}` is over {}: the paper's number. The smallest weights of all layers together go at once, from a copy each \
@@ -200,6 +200,10 @@ fn notes(outcome: &mut Outcome, s: &Setting) {
         "`{SPARSE}` turns the sign of the penalty and is not the paper's, nor are the larger factors. The attention is measured on \
          {} test pictures; its entropy is at most ln 17 = 2.833 nats with 16 patches and a class token.",
         s.measured
+    ));
+    outcome.note(format!(
+        "One of the {tested} test pictures is {:.2} points: a difference of that size means nothing, however alike the seeds are.",
+        100.0 / tested.max(1) as f64
     ));
     outcome.note("Pruned weights stay in memory: fewer of them are not zero, nothing is faster.");
     match s.training {
