@@ -24,7 +24,7 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use nearest::did_you_mean;
-pub use ops::{Attention, BatchNorm, CrossEntropy, Reduction, SparsePattern};
+pub use ops::{Attention, BatchNorm, CrossEntropy, Quantizer, Reduction, SparsePattern};
 pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment, pixels, window};
 pub use precision::Precision;
 pub use shadegrad_kernels as kernels;

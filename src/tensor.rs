@@ -7,6 +7,7 @@ use shadegrad_kernels::{Gpu, PendingRead, Storage};
 
 use crate::autograd::Node;
 use crate::error::{Error, Result};
+use crate::ops::Quantizer;
 
 /// Most dimensions a tensor may have.
 pub const MAX_RANK: usize = 8;
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) cut: Option<&'static str>,
     /// The same values as halves, with the same history, once a product asked for them.
     pub(crate) half: OnceLock<Tensor>,
+    /// The same elements in few bits, where the operation that made them keeps them so.
+    packed: Option<Arc<(Tensor, Quantizer)>>,
 }
 
 /// An array on the device: contiguous, row-major, up to [`MAX_RANK`] dimensions. Clones share memory and history.
@@ -81,12 +84,13 @@ impl Tensor {
             node: None,
             cut: None,
             half: OnceLock::new(),
+            packed: None,
         }))
     }
 
     /// The same memory under another shape and history.
     pub(crate) fn with(&self, shape: &[usize], node: Option<Arc<Node>>, cut: Option<&'static str>) -> Self {
-        let Inner { gpu, storage, dtype, .. } = &*self.0;
+        let Inner { gpu, storage, dtype, packed, .. } = &*self.0;
         Self(Arc::new(Inner {
             gpu: gpu.clone(),
             storage: storage.clone(),
@@ -95,12 +99,13 @@ impl Tensor {
             node,
             cut,
             half: OnceLock::new(),
+            packed: packed.clone(),
         }))
     }
 
     /// The same tensor with a copy in halves at hand, for the products of mixed precision.
     pub(crate) fn with_half(&self, half: &Tensor) -> Self {
-        let Inner { gpu, storage, shape, dtype, node, cut, .. } = &*self.0;
+        let Inner { gpu, storage, shape, dtype, node, cut, packed, .. } = &*self.0;
         Self(Arc::new(Inner {
             gpu: gpu.clone(),
             storage: storage.clone(),
@@ -109,7 +114,21 @@ impl Tensor {
             node: node.clone(),
             cut: *cut,
             half: OnceLock::from(half.with(shape, node.clone(), *cut)),
+            packed: packed.clone(),
         }))
+    }
+
+    /// The same constant with its elements in few bits beside them.
+    pub(crate) fn with_packed(&self, packed: Option<Arc<(Tensor, Quantizer)>>) -> Self {
+        let Inner { gpu, storage, shape, dtype, .. } = &*self.0;
+        let (gpu, storage, shape) = (gpu.clone(), storage.clone(), shape.clone());
+        let (half, cut) = (OnceLock::new(), self.0.cut);
+        Self(Arc::new(Inner { gpu, storage, shape, dtype: *dtype, node: None, cut, half, packed }))
+    }
+
+    /// Its elements in few bits, where they are kept so.
+    pub(crate) fn packed(&self) -> Option<&(Tensor, Quantizer)> {
+        self.0.packed.as_deref()
     }
 
     /// A tensor over memory made elsewhere: an imported buffer, or the result of a user's kernel.

@@ -1,6 +1,7 @@
 //! Pooled device memory: size classes, free lists, accounting by label.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Storage offsets of views are multiples of this, which satisfies every device's alignment.
@@ -143,10 +144,17 @@ impl Pool {
 pub(crate) struct Block {
     buffer: wgpu::Buffer,
     id: u64,
+    /// Number of the loan. Unlike that of the buffer it does not come back.
+    serial: u64,
     class: u64,
     label: &'static str,
     /// `None` for an application's own buffer, which is not ours to reuse.
     pool: Option<Arc<Mutex<Pool>>>,
+}
+
+fn next_serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Drop for Block {
@@ -185,7 +193,8 @@ impl Storage {
         bytes: u64,
     ) -> Self {
         lock(pool).count_in(class, label);
-        let block = Block { buffer, id, class, label, pool: Some(pool.clone()) };
+        let serial = next_serial();
+        let block = Block { buffer, id, serial, class, label, pool: Some(pool.clone()) };
         Self { block: Arc::new(block), offset: 0, bytes, guard: 0 }
     }
 
@@ -199,7 +208,8 @@ impl Storage {
     }
 
     pub(crate) fn external(id: u64, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Self {
-        let block = Block { class: buffer.size(), buffer, id, label: "external", pool: None };
+        let (class, serial) = (buffer.size(), next_serial());
+        let block = Block { class, buffer, id, serial, label: "external", pool: None };
         Self { block: Arc::new(block), offset, bytes, guard: 0 }
     }
 
@@ -226,6 +236,16 @@ impl Storage {
     /// Bytes bound to a kernel: up to the next multiple of 16, and the guard zone.
     pub(crate) fn bound_bytes(&self) -> u64 {
         self.bytes.max(1).next_multiple_of(16) + self.guard
+    }
+
+    /// Number of this loan of memory: that of all views and clones, and of no other memory before or after.
+    pub fn serial(&self) -> u64 {
+        self.block.serial
+    }
+
+    /// Bytes of the whole buffer that this storage lies in, as the pool counts them.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.block.class
     }
 
     /// True if both lie in one buffer, so that one kernel cannot read the one and write the other.

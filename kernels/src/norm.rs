@@ -30,6 +30,22 @@ static LAYER: [[&Kernel<l::LayerParams, 3, 2>; 5]; 2] = [
     [&l::LAYER_NORM_1_T1, &l::LAYER_NORM_1_S8, &l::LAYER_NORM_1_S32, &l::LAYER_NORM_1_W64, &l::LAYER_NORM_1_W256],
     [&l::LAYER_NORM_4_T1, &l::LAYER_NORM_4_S8, &l::LAYER_NORM_4_S32, &l::LAYER_NORM_4_W64, &l::LAYER_NORM_4_W256],
 ];
+static DLAYER_KEPT: [[&Kernel<l::LayerParams, 4, 1>; 5]; 2] = [
+    [
+        &l::DLAYER_NORM_KEPT_1_T1,
+        &l::DLAYER_NORM_KEPT_1_S8,
+        &l::DLAYER_NORM_KEPT_1_S32,
+        &l::DLAYER_NORM_KEPT_1_W64,
+        &l::DLAYER_NORM_KEPT_1_W256,
+    ],
+    [
+        &l::DLAYER_NORM_KEPT_4_T1,
+        &l::DLAYER_NORM_KEPT_4_S8,
+        &l::DLAYER_NORM_KEPT_4_S32,
+        &l::DLAYER_NORM_KEPT_4_W64,
+        &l::DLAYER_NORM_KEPT_4_W256,
+    ],
+];
 static DLAYER: [[&Kernel<l::LayerParams, 4, 1>; 5]; 2] = [
     [&l::DLAYER_NORM_1_T1, &l::DLAYER_NORM_1_S8, &l::DLAYER_NORM_1_S32, &l::DLAYER_NORM_1_W64, &l::DLAYER_NORM_1_W256],
     [&l::DLAYER_NORM_4_T1, &l::DLAYER_NORM_4_S8, &l::DLAYER_NORM_4_S32, &l::DLAYER_NORM_4_W64, &l::DLAYER_NORM_4_W256],
@@ -314,6 +330,23 @@ pub fn layer_norm_grad(
     let (mut params, grid) = finish(gpu, dims, &cut.params, len, cut.params.chunks as usize, 0.0)?;
     params.scaled = 0;
     gpu.dispatch(&f::NORM_DPARAMS, [&part_s, &part_t, stat], [dgamma, dbeta], params, grid)
+}
+
+/// `dx` of [`layer_norm`] from what was kept of the normalised elements, `n` `[rows][len]` with 0 for the others, and
+/// `1 / sqrt(var + eps)` of each row: with `h = dy gamma`, `dx = (h - mean(h) - n mean(h n)) / sqrt(var + eps)`.
+///
+/// # Errors
+/// As [`Gpu::dispatch`].
+pub fn layer_norm_grad_kept(
+    gpu: &Gpu,
+    (n, dy): (&Storage, &Storage),
+    (rows, len): (usize, usize),
+    gamma: Option<&Storage>,
+    deviation: &Storage,
+    dx: &Storage,
+) -> Result<()> {
+    let (team, vector, row, grid) = layer(gpu, rows, len, Affine { gamma, beta: None }, 0.0)?;
+    gpu.dispatch(team.of(&DLAYER_KEPT, vector), [n, dy, gamma.unwrap_or(n), deviation], [dx], row, grid)
 }
 
 fn layer(

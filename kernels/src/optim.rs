@@ -45,7 +45,7 @@ pub struct Flat<'a> {
     pub owners: &'a Storage,
     /// Four floats a parameter: rate multiplier, decay multiplier, 0 frozen | 1 trained | 2 and adapted, trust ratio.
     pub rows: &'a Storage,
-    /// [`SCALARS`] floats; see [`prepare`].
+    /// [`SCALARS`] floats and four a parameter; see [`prepare`].
     pub scalars: &'a Storage,
     /// Values.
     pub values: &'a Storage,
@@ -53,8 +53,9 @@ pub struct Flat<'a> {
     pub n: usize,
 }
 
-/// Floats of [`Flat::scalars`]: scale of the gradients, whether to apply the step, two bias corrections, steps applied
-/// before this one, steps skipped, norm, steps applied. All zero at the start.
+/// Floats of [`Flat::scalars`] before those of the parameters: scale of the gradients, whether to apply the step, three
+/// unused, steps skipped, norm, steps applied. Then each parameter has two bias corrections, the steps it took before
+/// this one and its steps: a frozen one takes none. All zero at the start.
 pub const SCALARS: usize = 8;
 
 /// Most workgroups of [`norm`], and so the length of its result in pairs.
@@ -76,15 +77,16 @@ pub fn norm(gpu: &Gpu, flat: Flat, partials: &Storage) -> Result<usize> {
 }
 
 /// Sets the scalars of the next step from the parts of a norm (`count` may be 0): the scale that brings the norm under
-/// `max_norm`, the bias corrections of the two `betas`, and with `skip` whether the step is skipped because an element
-/// is not finite.
+/// `max_norm`, the bias corrections of the two `betas` for each of the `tensors` parameters, and with `skip` whether the
+/// step is skipped because an element is not finite.
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn prepare(
     gpu: &Gpu,
     (partials, count): (&Storage, usize),
-    scalars: &Storage,
+    flat: Flat,
+    tensors: usize,
     max_norm: Option<f32>,
     skip: bool,
     betas: [f32; 2],
@@ -97,9 +99,9 @@ pub fn prepare(
         beta2: betas[1],
         one_beta1: one_less(betas[0]),
         one_beta2: one_less(betas[1]),
-        ..Default::default()
+        tensors: tensors as u32,
     };
-    gpu.dispatch(&n::PREPARE, [partials], [scalars], params, [1, 1, 1])
+    gpu.dispatch(&n::PREPARE, [partials, flat.rows], [flat.scalars], params, [1, 1, 1])
 }
 
 /// `1 - beta` of the decimal number that `beta` stands for: in single precision alone it would lose digits.

@@ -96,19 +96,11 @@ fn df(v: f32) -> f32 {
     return s * (1.0 - s);
 #elif OP == softplus
     return sg_sigmoid(v);
-#elif OP == silu
-    let s = sg_sigmoid(v);
-    return s * (1.0 + v * (1.0 - s));
+#elif OP == silu || OP == gelu || OP == gelu_tanh
+    return sg_d$OP(v);
 #elif OP == mish
     let t = sg_tanh(sg_softplus(v));
     return t + v * sg_sigmoid(v) * (1.0 - t * t);
-#elif OP == gelu
-    // 1/sqrt(2), 1/sqrt(2 pi)
-    return 0.5 * (1.0 + sg_erf(v * 0.70710678)) + v * 0.39894228 * exp(-0.5 * v * v);
-#elif OP == gelu_tanh
-    // sqrt(2/pi)
-    let t = sg_tanh(0.79788456 * (v + 0.044715 * v * v * v));
-    return 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * 0.79788456 * (1.0 + 0.134145 * v * v);
 #elif OP == relu
     return select(0.0, 1.0, v > 0.0);
 #elif OP == leaky_relu

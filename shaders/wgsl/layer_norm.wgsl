@@ -1,10 +1,12 @@
 // Layer norm of contiguous rows, a team of invocations a row: forward and the gradient of the input. (norm_sums_*_rows
-// and norm_dparams give those of gamma and beta.)
+// and norm_dparams give those of gamma and beta.) dlayer_norm_kept takes what was kept of the normalised elements, 0 for
+// the others, in place of x, and 1 / sqrt(var + eps) of each row.
 #import lanes
 #import team
 
 #kernel layer_norm_$V_$MODE : V in 1 4, MODE in t1 s8 s32 w64 w256
 #kernel dlayer_norm_$V_$MODE : V in 1 4, MODE in t1 s8 s32 w64 w256
+#kernel dlayer_norm_kept_$V_$MODE : V in 1 4, MODE in t1 s8 s32 w64 w256
 
 // len counts elements of V floats. affine: bit 0 gamma, bit 1 beta are given.
 struct LayerParams { rows: u32, len: u32, gx: u32, affine: u32, eps: f32 }
@@ -60,7 +62,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 @group(0) @binding(0) var<storage, read> x: array<$T>;
 @group(0) @binding(1) var<storage, read> dy: array<$T>;
 @group(0) @binding(2) var<storage, read> gamma: array<$T>;
+#if KERNEL == dlayer_norm_kept
+@group(0) @binding(3) var<storage, read> stat: array<f32>;
+#else
 @group(0) @binding(3) var<storage, read> stat: array<vec2<f32>>;
+#endif
 @group(0) @binding(4) var<storage, read_write> dx: array<$T>;
 
 fn slope(i: u32, c: u32) -> $T {
@@ -76,8 +82,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = lid % ${TEAM}u;
     let at = min(row, p.rows - 1u);
     let base = at * p.len;
+#if KERNEL == dlayer_norm_kept
+    let mean = 0.0;
+    let r = stat[at];
+    let within = 1.0;
+#else
     let mean = stat[at].x;
     let r = stat[at].y;
+    let within = r * r;
+#endif
     var s = $T(0.0);
     var t = $T(0.0);
     for (var c = lane; c < p.len; c += ${TEAM}u) {
@@ -89,7 +102,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (row < p.rows) {
         for (var c = lane; c < p.len; c += ${TEAM}u) {
             let d = x[base + c] - $T(mean);
-            dx[base + c] = r * ((slope(base + c, c) - $T(sums.x)) - d * (r * r * sums.y));
+            dx[base + c] = r * ((slope(base + c, c) - $T(sums.x)) - d * (within * sums.y));
         }
     }
 }

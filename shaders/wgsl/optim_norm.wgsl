@@ -15,12 +15,13 @@ var<immediate> p: NormParams;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec2<f32>>;
 #elif KERNEL == prepare
 struct PrepareParams {
-    partials: u32, flags: u32, max_norm: f32, pad: f32,
+    partials: u32, flags: u32, max_norm: f32, tensors: u32,
     beta1: f32, beta2: f32, one_beta1: f32, one_beta2: f32,
 }
 var<immediate> p: PrepareParams;
 @group(0) @binding(0) var<storage, read> partial: array<vec2<f32>>;
-@group(0) @binding(1) var<storage, read_write> s: array<f32>;
+@group(0) @binding(1) var<storage, read> rows: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> s: array<f32>;
 #else
 struct TrustParams { eta: f32, decay: f32, eps: f32, pad: u32 }
 var<immediate> p: TrustParams;
@@ -67,22 +68,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         sum += partial[i];
     }
     sum = total(lid, sum);
+    let skip = sum.y > 0.0 && (p.flags & 2u) != 0u;
     if (lid == 0u) {
         let norm = sqrt(sum.x);
-        let bad = sum.y > 0.0;
         // PyTorch's clip_grad_norm_: never a scale above one.
         s[0] = select(1.0, min(1.0, p.max_norm / (norm + 1e-6)), (p.flags & 1u) != 0u);
+        s[1] = select(1.0, 0.0, skip);
         s[6] = norm;
-        if (bad && (p.flags & 2u) != 0u) {
-            s[1] = 0.0;
-            s[5] += 1.0;
-        } else {
-            s[1] = 1.0;
+        s[select(7u, 5u, skip)] += 1.0;
+    }
+    // A frozen parameter takes no step: its count and its corrections stay.
+    for (var i = lid; i < p.tensors; i += ${GROUP}u) {
+        if (!skip && rows[i].z > 0.5) {
+            let own = 8u + 4u * i;
             // 1 - beta^t without the power, which drivers compute roughly.
-            s[2] = p.beta1 * s[2] + p.one_beta1;
-            s[3] = p.beta2 * s[3] + p.one_beta2;
-            s[4] = s[7];
-            s[7] += 1.0;
+            s[own] = p.beta1 * s[own] + p.one_beta1;
+            s[own + 1u] = p.beta2 * s[own + 1u] + p.one_beta2;
+            s[own + 2u] = s[own + 3u];
+            s[own + 3u] += 1.0;
         }
     }
 #else

@@ -2,8 +2,8 @@
 // tables are read once for four. Source and formulas: src/optim/rule.rs.
 // A block of 64 floats belongs to one parameter; its row: rate multiplier, decay multiplier, 0 frozen | 1 trained |
 // 2 adapted too, trust ratio.
-// s: 0 scale of gradients, 1 apply (0 skips the step), 2 and 3 bias corrections 1 - beta^t, 4 steps applied before,
-// 5 skipped, 6 norm.
+// s: 0 scale of gradients, 1 apply (0 skips the step), 5 skipped, 6 norm, 7 applied; from own = 8 on four floats a
+// parameter: bias corrections 1 - beta^t, its steps before this one, its steps.
 #define GROUP 256
 #kernel step_$RULE : RULE in sgd momentum adam amsgrad rmsprop lamb lars
 #kernel measure_$RULE : RULE in lamb lars
@@ -53,22 +53,22 @@ fn gradient(i: u32) -> vec4<f32> {
 
 #if RULE == lamb
 // The step before the trust ratio, from the moments as they are now.
-fn direction(i: u32, decay: f32) -> vec4<f32> {
-    return (m[i] / s[2]) / (sqrt(v[i] / s[3]) + p.eps) + decay * value[i];
+fn direction(i: u32, decay: f32, own: u32) -> vec4<f32> {
+    return (m[i] / s[own]) / (sqrt(v[i] / s[own + 1u]) + p.eps) + decay * value[i];
 }
 #endif
 
 #if KERNEL == step
-fn update(i: u32, lr: f32, decay: f32, trust: f32) {
+fn update(i: u32, lr: f32, decay: f32, trust: f32, own: u32) {
     let x = value[i];
 #if RULE == lamb
-    value[i] = x - lr * trust * direction(i, decay);
+    value[i] = x - lr * trust * direction(i, decay, own);
 #elif RULE == sgd
     value[i] = x - lr * (gradient(i) + decay * x);
 #elif RULE == momentum
     let g = gradient(i) + decay * x;
     // The first step takes the gradient as it is; one_beta1 is 1 - dampening.
-    let b = select(p.beta1 * m[i] + p.one_beta1 * g, g, s[4] == 0.0);
+    let b = select(p.beta1 * m[i] + p.one_beta1 * g, g, s[own + 2u] == 0.0);
     m[i] = b;
     value[i] = x - lr * select(b, g + p.beta1 * b, (p.flags & NESTEROV) != 0u);
 #elif RULE == lars
@@ -89,7 +89,7 @@ fn update(i: u32, lr: f32, decay: f32, trust: f32) {
 #else
     let most = v1;
 #endif
-    value[i] = kept - (lr / s[2]) * m1 / (sqrt(most) / sqrt(s[3]) + p.eps);
+    value[i] = kept - (lr / s[own]) * m1 / (sqrt(most) / sqrt(s[own + 1u]) + p.eps);
 #elif RULE == rmsprop
     let g = gradient(i) + decay * x;
     let v1 = p.beta2 * v[i] + p.one_beta2 * g * g;
@@ -114,7 +114,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #if KERNEL == measure
     var squares = vec2<f32>(0.0);
     if (first < p.n4) {
-        let row = rows[owners[block]];
+        let owner = owners[block];
+        let row = rows[owner];
         if (row.z > 0.5 && s[1] > 0.5) {
             for (var k = 0u; k < 16u; k += 4u) {
                 let i = first + k;
@@ -123,7 +124,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #if RULE == lamb
                 m[i] = p.beta1 * m[i] + p.one_beta1 * g;
                 v[i] = p.beta2 * v[i] + p.one_beta2 * g * g;
-                let u = direction(i, p.decay * row.y);
+                let u = direction(i, p.decay * row.y, 8u + 4u * owner);
 #else
                 let u = g;
 #endif
@@ -140,14 +141,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (first >= p.n4 || s[1] < 0.5) {
         return;
     }
-    let row = rows[owners[block]];
+    let owner = owners[block];
+    let row = rows[owner];
     if (row.z < 0.5) {
         return;
     }
     let lr = p.lr * row.x;
     let decay = p.decay * row.y;
     for (var k = 0u; k < 16u; k += 4u) {
-        update(first + k, lr, decay, row.w);
+        update(first + k, lr, decay, row.w, 8u + 4u * owner);
     }
 #endif
 }

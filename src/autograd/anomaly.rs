@@ -106,6 +106,7 @@ pub(crate) fn enter(op: Option<&'static str>) -> Option<&'static str> {
 
 /// Notes that the result of a layer is there: what was found since the last one is in it.
 pub(crate) fn leave_layer(name: &str) {
+    super::saved::leave_layer(name);
     WATCH.with_borrow_mut(|w| {
         if let Some(Watch { found: Some((_, layer @ None)), backward: None }) = w {
             *layer = Some(name.to_string());

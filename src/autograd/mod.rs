@@ -10,6 +10,7 @@ mod checkpoint;
 mod composite;
 mod functions;
 mod node;
+mod saved;
 mod trace;
 
 pub use anomaly::detect_anomaly;
@@ -19,6 +20,8 @@ pub(crate) use checkpoint::record_checkpoint;
 pub(crate) use composite::composite_grads;
 pub use functions::{custom, hvp, vjp};
 pub use node::{Ctx, Node};
+pub use saved::{Compact, Form, Ledger, SavedTensor, keep_compactly};
+pub(crate) use saved::{Keeper, Saved, comes_from, is_parameter};
 pub(crate) use trace::wanted;
 pub use trace::{Traced, trace};
 

@@ -320,7 +320,8 @@ impl Arena {
     fn collect(&self, loss: &Tensor, add: Option<f32>) -> Result<()> {
         let allowed: Vec<&str> = self.allowed.iter().map(String::as_str).collect();
         let grads = self.params.try_grad(loss, false, &allowed)?;
-        for ((e, view), grad) in self.table.entries().iter().zip(self.grad_views.tensors()).zip(grads) {
+        let rows = self.table.entries().iter().zip(self.grad_views.tensors()).zip(&self.frozen);
+        for (((e, view), &frozen), grad) in rows.zip(grads) {
             match (grad, add) {
                 (Some(g), None) => flat::copy_into(&g, self.grads.storage(), e.offset)?,
                 (Some(g), Some(scale)) if !g.storage().same_buffer(view.storage()) => {
@@ -329,8 +330,9 @@ impl Arena {
                 (Some(g), Some(scale)) => {
                     flat::copy_into(&view.add(&g.mul_scalar(scale)?)?, self.grads.storage(), e.offset)?;
                 }
-                (None, None) => self.gpu.zero(view.storage())?,
-                (None, Some(_)) => {}
+                // Those of frozen parameters were set to zero when they were frozen.
+                (None, None) if !frozen => self.gpu.zero(view.storage())?,
+                (None, _) => {}
             }
         }
         Ok(())
@@ -366,8 +368,43 @@ impl Arena {
     }
 
     fn set_frozen(&mut self, pattern: &str, frozen: bool) -> Result<()> {
+        let mut now = self.frozen.clone();
         for i in self.table.matching(pattern)? {
-            self.frozen[i] = frozen;
+            now[i] = frozen;
+        }
+        self.refreeze(now)
+    }
+
+    /// Freezes exactly the parameters that `frozen` names, and trains all others: for schedules that change them from step
+    /// to step, before the forward pass.
+    ///
+    /// # Errors
+    /// If an id is that of another, larger model, or the device refuses.
+    pub fn freeze_only(&mut self, frozen: &[crate::nn::ParamId]) -> Result<()> {
+        let mut now = vec![false; self.table.len()];
+        for id in frozen {
+            let Some(row) = now.get_mut(id.index()) else {
+                return Err(Error::Params(format!(
+                    "parameter {} of {}; take ids of this model",
+                    id.index(),
+                    self.table.len()
+                )));
+            };
+            *row = true;
+        }
+        self.refreeze(now)
+    }
+
+    fn refreeze(&mut self, frozen: Vec<bool>) -> Result<()> {
+        if frozen == self.frozen {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.frozen, frozen);
+        // A gradient of old counts in no norm and moves nothing; it is set to zero so that nobody takes it for one of now.
+        for ((g, &now), was) in self.grad_views.tensors().iter().zip(&self.frozen).zip(before) {
+            if now && !was {
+                self.gpu.zero(g.storage())?;
+            }
         }
         self.renew()
     }
@@ -381,9 +418,6 @@ impl Arena {
             _ => t.clone(),
         });
         self.params = Params::new(self.table.clone(), tensors.collect())?;
-        for (g, _) in self.grad_views.tensors().iter().zip(frozen).filter(|(_, f)| **f) {
-            self.gpu.zero(g.storage())?;
-        }
         self.write_rows()
     }
 

@@ -5,6 +5,7 @@ use shadegrad_kernels::softmax::{Lanes, softmax_grad};
 
 use crate::autograd::{recording, wanted};
 use crate::error::{Error, Result};
+use crate::ops::softmax::keep_result;
 use crate::tensor::{DType, Tensor};
 
 /// Options of [`Tensor::sdpa`] and [`Tensor::masked_softmax`].
@@ -132,16 +133,17 @@ impl Tensor {
         }
         let inputs: Vec<&Tensor> = [Some(self), options.bias].into_iter().flatten().collect();
         let bias_shape = options.bias.map(|t| t.shape().to_vec());
-        let saved = out.detach();
+        let (out, saved) = keep_result(OP, &inputs, out, true)?;
         Ok(out.record(OP, &inputs, move |ctx, grad| {
             let dlogits = if grad.numel() == 0 {
                 grad.clone()
             } else if ctx.create_graph() {
-                let y = ctx.output(&saved);
+                let y = ctx.output(&saved.get(ctx)?);
                 y.mul(&grad.sub(&y.mul(grad)?.sum_to(&[b, h, l, 1])?)?)?
             } else {
                 let dx = Tensor::empty(grad.gpu(), grad.shape(), DType::F32, OP)?;
                 let lanes = Lanes { outer: b * h * l, len: s, inner: 1 };
+                let saved = saved.get(ctx)?;
                 softmax_grad(grad.gpu(), false, saved.storage(), grad.storage(), dx.storage(), lanes)?;
                 dx
             };

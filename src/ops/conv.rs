@@ -5,6 +5,7 @@
 
 use shadegrad_kernels::conv::{self as k, Conv};
 
+use crate::autograd::Keeper;
 use crate::error::{Error, Result};
 use crate::precision::operands;
 use crate::tensor::{DType, Tensor};
@@ -232,11 +233,16 @@ impl Tensor {
         let (of_x, of_w) = (x.clone(), weights.clone());
         let inputs: Vec<&Tensor> = [&of_x, &of_w].into_iter().chain(bias).collect();
         let biased = bias.is_some();
+        // Images and weights are needed for the gradient of the other alone.
+        let keep = Keeper::new(OP, &inputs);
+        let dtype = x.dtype();
+        let x = keep.whole_if(w.requires_grad(), "input", &x);
+        let weights = keep.whole_if(self.requires_grad(), "weight", &weights);
         Ok(out.record("conv2d", &inputs, move |ctx, grad| {
             // Rounded once for both.
-            let dy = grad.cast(x.dtype())?;
-            let dx = || dy.conv2d_input_grad(&weights, x.shape(), p);
-            let dw = || x.conv2d_weight_grad(&dy, weights.shape(), p);
+            let dy = grad.cast(dtype)?;
+            let dx = || dy.conv2d_input_grad(&weights.get(ctx)?, x.shape(), p);
+            let dw = || x.get(ctx)?.conv2d_weight_grad(&dy, weights.shape(), p);
             let mut grads = vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dw).transpose()?];
             if biased {
                 grads.push(ctx.needs(2).then(|| grad.sum_to(&[g.k])).transpose()?);

@@ -3,8 +3,10 @@
 use std::ops;
 
 use shadegrad_kernels::cast::Cast;
+use shadegrad_kernels::compact::Slope;
 use shadegrad_kernels::elementwise::{self as k, Binary, Unary, UnaryGrad};
 
+use crate::autograd::{Ctx, Keeper};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, MAX_RANK, Tensor};
 
@@ -40,6 +42,17 @@ fn is_activation(f: Unary) -> bool {
     matches!(f, Unary::Relu | Unary::LeakyRelu | Unary::Gelu | Unary::GeluTanh | Unary::Silu)
 }
 
+/// The functions whose slope comes straight from an input in few bits. Not ReLU and its like: what they need of an input
+/// is its sign, which is lost near 0.
+fn packed_slope(df: UnaryGrad) -> Option<Slope> {
+    match df {
+        UnaryGrad::Gelu => Some(Slope::Gelu),
+        UnaryGrad::GeluTanh => Some(Slope::GeluTanh),
+        UnaryGrad::Silu => Some(Slope::Silu),
+        _ => None,
+    }
+}
+
 impl Tensor {
     fn unary(&self, op: &'static str, f: Unary, a: f32, b: f32) -> Result<Tensor> {
         self.want(op, DType::F32)?;
@@ -66,9 +79,18 @@ impl Tensor {
     where
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
-        let kept = if is_activation(f) { self.keep()? } else { self.clone() };
+        let keep = Keeper::new(op, &[self]);
+        let packed = packed_slope(df).filter(|_| keep.compact().is_some_and(|c| c.activation.is_some()));
+        let x = match keep.compact().and_then(|c| c.activation) {
+            Some(how) if packed.is_some() => keep.packed("input", self, how)?,
+            _ if is_activation(f) => keep.half("input", self)?,
+            _ => keep.whole("input", self),
+        };
         Ok(self.unary(op, f, a, b)?.record(op, &[self], move |ctx, grad| {
-            let x = kept.cast(DType::F32)?;
+            if let (Some(df), Some((words, how))) = (packed, x.words(ctx)?) {
+                return Ok(vec![Some(words.packed_slope(how, df, grad)?)]);
+            }
+            let x = x.floats(ctx)?;
             let dx = if ctx.create_graph() { grad.mul(&slope(&x)?)? } else { x.unary_grad(op, df, grad, a, b)? };
             Ok(vec![Some(dx)])
         }))
@@ -79,8 +101,9 @@ impl Tensor {
     where
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
-        let x = self.clone();
-        Ok(self.unary(op, f, 0.0, 0.0)?.record(op, &[self], move |_, grad| Ok(vec![Some(grad.mul(&slope(&x)?)?)])))
+        let x = Keeper::new(op, &[self]).whole("input", self);
+        let rule = move |ctx: &Ctx, grad: &Tensor| Ok(vec![Some(grad.mul(&slope(&x.get(ctx)?)?)?)]);
+        Ok(self.unary(op, f, 0.0, 0.0)?.record(op, &[self], rule))
     }
 
     /// A unary function whose slope is computed from its result.
@@ -89,8 +112,9 @@ impl Tensor {
         S: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     {
         let out = self.unary(op, f, 0.0, 0.0)?;
-        let saved = out.detach();
-        Ok(out.record(op, &[self], move |ctx, grad| Ok(vec![Some(grad.mul(&slope(&ctx.output(&saved))?)?)])))
+        let saved = Keeper::new(op, &[self]).whole("result", &out.detach());
+        let rule = move |ctx: &Ctx, grad: &Tensor| Ok(vec![Some(grad.mul(&slope(&ctx.output(&saved.get(ctx)?))?)?)]);
+        Ok(out.record(op, &[self], rule))
     }
 
     /// `-x`.
@@ -339,23 +363,29 @@ impl Tensor {
 
     /// `x * y`.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
-        let (x, y) = (self.clone(), other.clone());
+        // Each factor is needed for the gradient of the other alone.
+        let keep = Keeper::new("mul", &[self, other]);
+        let x = keep.whole_if(other.requires_grad(), "left", self);
+        let y = keep.whole_if(self.requires_grad(), "right", other);
         Ok(self.binary("mul", Binary::Mul, other)?.record("mul", &[self, other], move |ctx, grad| {
             Ok(vec![
-                ctx.needs(0).then(|| grad.mul(&y)?.sum_to(x.shape())).transpose()?,
-                ctx.needs(1).then(|| grad.mul(&x)?.sum_to(y.shape())).transpose()?,
+                ctx.needs(0).then(|| grad.mul(&y.get(ctx)?)?.sum_to(x.shape())).transpose()?,
+                ctx.needs(1).then(|| grad.mul(&x.get(ctx)?)?.sum_to(y.shape())).transpose()?,
             ])
         }))
     }
 
     /// `x / y`.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
-        let (x, y) = (self.clone(), other.clone());
+        let keep = Keeper::new("div", &[self, other]);
+        let x = keep.whole_if(other.requires_grad(), "left", self);
+        let y = keep.whole("right", other);
         Ok(self.binary("div", Binary::Div, other)?.record("div", &[self, other], move |ctx, grad| {
+            let y = y.get(ctx)?;
             let dx = grad.div(&y)?;
             Ok(vec![
                 ctx.needs(0).then(|| dx.sum_to(x.shape())).transpose()?,
-                ctx.needs(1).then(|| dx.mul(&x.div(&y)?)?.neg()?.sum_to(y.shape())).transpose()?,
+                ctx.needs(1).then(|| dx.mul(&x.get(ctx)?.div(&y)?)?.neg()?.sum_to(y.shape())).transpose()?,
             ])
         }))
     }

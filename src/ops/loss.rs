@@ -3,7 +3,7 @@
 use shadegrad_kernels::Gpu;
 use shadegrad_kernels::loss::{self as k, Targets};
 
-use crate::autograd::composite_grads;
+use crate::autograd::{Keeper, Saved, composite_grads};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -157,12 +157,16 @@ impl Tensor {
             k::cross_entropy(gpu, self.storage(), (n, classes), targets, w, reduction.scale(n), losses.storage(), dx)?;
         }
         let out = if reduction == Reduction::None { losses } else { losses.sum_to(&[])? };
-        let owned = inputs.clone();
         let refs: Vec<&Tensor> = inputs.iter().collect();
+        let keep = Keeper::new(op, &refs);
+        let names = ["logits", "targets or weights", "weights"];
+        let owned: Vec<Saved> = inputs.iter().zip(names).map(|(t, what)| keep.whole(what, t)).collect();
+        let slope = slope.map(|s| keep.whole("slope", &s));
         Ok(out.record(op, &refs, move |ctx, grad| {
+            let owned: Vec<Tensor> = owned.iter().map(|s| s.get(ctx)).collect::<Result<_>>()?;
             let more = (1..owned.len()).any(|i| ctx.needs(i));
             match &slope {
-                Some(slope) if !ctx.create_graph() && !more => Ok(vec![Some(slope.mul(&column(grad)?)?)]),
+                Some(slope) if !ctx.create_graph() && !more => Ok(vec![Some(slope.get(ctx)?.mul(&column(grad)?)?)]),
                 _ => composite_grads(ctx, &owned, grad, |xs| composite(&xs[0], &xs[1..], &wanted, reduction)),
             }
         }))

@@ -2,6 +2,7 @@
 
 use shadegrad_kernels::matmul::{self as k, Dims, Epilogue};
 
+use crate::autograd::{Keeper, comes_from, is_parameter};
 use crate::error::{Error, Result};
 use crate::ops::elementwise::broadcast_shape;
 use crate::precision::operands;
@@ -147,19 +148,44 @@ impl Tensor {
         let (a, b) = operands("matmul", self, other)?;
         let p = plan("matmul", &a, &b, trans_a, trans_b)?;
         let (of_a, of_b) = (a.clone(), b.clone());
-        Ok(run(&a, &b, trans_a, trans_b, &p)?.record("matmul", &[&of_a, &of_b], move |ctx, grad| {
+        let product = run(&a, &b, trans_a, trans_b, &p)?;
+        // Each operand is needed for the gradient of the other alone.
+        let keep = Keeper::new("matmul", &[self, other]);
+        let compact = keep.compact().filter(|_| [self, other].iter().all(|t| t.requires_grad() && !is_parameter(t)));
+        let compact = compact.filter(|_| [self, other].iter().all(|t| t.dtype() == DType::F32));
+        // `read` is what the product read: `t`, or its halves.
+        let save = |wanted: bool, what: &'static str, t: &Tensor, read: &Tensor| match (compact, t.packed()) {
+            _ if !wanted => Ok(keep.spared(what, read)),
+            (Some(_), Some((_, how))) => keep.packed(what, t, *how),
+            // Weights of attention behind dropout lie in no format's range.
+            (Some(c), None) if !comes_from(t, &["softmax", "masked_softmax"]) => match c.product {
+                Some(how) => keep.packed(what, t, how),
+                None => Ok(keep.whole(what, read)),
+            },
+            _ => Ok(keep.whole(what, read)),
+        };
+        let dtype = a.dtype();
+        let a = save(other.requires_grad(), "left", self, &a)?;
+        let b = save(self.requires_grad(), "right", other, &b)?;
+        Ok(product.record("matmul", &[&of_a, &of_b], move |ctx, grad| {
             // Rounded once for both.
-            let grad = &grad.cast(a.dtype())?;
+            let grad = &grad.cast(dtype)?;
             // One B for all of the batch: its gradient sums over the batch inside the product.
-            let tall = b.rank() == 2 && !trans_a && a.rank() > 2;
-            let (rows_a, rows_g) = if tall { (a.rows()?, grad.rows()?) } else { (a.clone(), grad.clone()) };
-            let da = || match trans_a {
-                true => b.matmul_t(grad, trans_b, true),
-                false => grad.matmul_t(&b, false, !trans_b),
+            let tall = b.shape().len() == 2 && !trans_a && a.shape().len() > 2;
+            let da = || {
+                let b = b.get(ctx)?;
+                match trans_a {
+                    true => b.matmul_t(grad, trans_b, true),
+                    false => grad.matmul_t(&b, false, !trans_b),
+                }
             };
-            let db = || match trans_b {
-                true => rows_g.matmul_t(&rows_a, true, trans_a),
-                false => rows_a.matmul_t(&rows_g, !trans_a, false),
+            let db = || {
+                let a = a.get(ctx)?;
+                let (rows_a, rows_g) = if tall { (a.rows()?, grad.rows()?) } else { (a, grad.clone()) };
+                match trans_b {
+                    true => rows_g.matmul_t(&rows_a, true, trans_a),
+                    false => rows_a.matmul_t(&rows_g, !trans_a, false),
+                }
             };
             Ok(vec![
                 ctx.needs(0).then(|| da()?.sum_to(a.shape())).transpose()?,
@@ -199,13 +225,23 @@ impl Tensor {
         }
         let (of_x, of_w) = (x.clone(), w.clone());
         let inputs: Vec<&Tensor> = [&of_x, &of_w].into_iter().chain(bias).collect();
-        let has_bias = bias.is_some();
+        let (has_bias, dtype) = (bias.is_some(), x.dtype());
+        // The input is needed for the gradient of the weight alone: a frozen layer keeps nothing of it.
+        let keep = Keeper::new(OP, &inputs);
+        let x = match keep.compact().and_then(|c| c.after_activation) {
+            _ if !weight.requires_grad() => keep.spared("input", &x),
+            Some(how) if self.dtype() == DType::F32 && comes_from(self, &["gelu", "gelu_tanh", "silu"]) => {
+                keep.packed("input", self, how)?
+            }
+            _ => keep.whole("input", &x),
+        };
+        let w = keep.whole_if(self.requires_grad(), "weight", &w);
         Ok(y.record(OP, &inputs, move |ctx, grad| {
             // Rounded once for both; the bias takes it as it is.
-            let g = grad.cast(x.dtype())?.rows()?;
+            let g = grad.cast(dtype)?.rows()?;
             let mut grads = vec![
-                ctx.needs(0).then(|| g.matmul_t(&w, false, false)?.reshape(x.shape())).transpose()?,
-                ctx.needs(1).then(|| g.matmul_t(&x.rows()?, true, false)).transpose()?,
+                ctx.needs(0).then(|| g.matmul_t(&w.get(ctx)?, false, false)?.reshape(x.shape())).transpose()?,
+                ctx.needs(1).then(|| g.matmul_t(&x.get(ctx)?.rows()?, true, false)).transpose()?,
             ];
             if has_bias {
                 grads.push(ctx.needs(2).then(|| grad.rows()?.sum_to(&[out])).transpose()?);

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod augment;
+mod compact;
 mod conv;
 mod elementwise;
 mod fft;
@@ -25,6 +26,7 @@ mod spiking;
 pub mod window;
 
 pub use attention::Attention;
+pub use compact::Quantizer;
 pub use conv::Conv2d;
 pub use fft::FftNorm;
 pub use loss::{CrossEntropy, Reduction};

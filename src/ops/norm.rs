@@ -4,7 +4,7 @@
 
 use shadegrad_kernels::norm::{self as k, Affine, Dims};
 
-use crate::autograd::composite_grads;
+use crate::autograd::{Keeper, Saved, composite_grads};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -175,7 +175,7 @@ impl Tensor {
         if y.numel() == 0 {
             return Ok((empty(y, op, &[Some(self), gamma, beta]), mean, var));
         }
-        let coef = gpu.alloc(4 * dims.coefficients() as u64, op)?;
+        let coef = make(&[dims.coefficients()])?;
         let affine = Affine { gamma: gamma.map(Tensor::storage), beta: beta.map(Tensor::storage) };
         k::normalise(
             gpu,
@@ -184,22 +184,25 @@ impl Tensor {
             affine,
             eps,
             relu,
-            (y.storage(), mean.storage(), var.storage(), &coef),
+            (y.storage(), mean.storage(), var.storage(), coef.storage()),
         )?;
         let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
-        let mut kept: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
-        kept[0] = self.keep()?;
         let has = Has { gamma: gamma.is_some(), beta: beta.is_some() };
-        let spread = var.clone();
+        let keep = Keeper::new(op, &inputs);
+        let mut owned = vec![keep.half("input", self)?];
+        owned
+            .extend([("scale", gamma), ("shift", beta)].into_iter().filter_map(|(what, t)| Some(keep.whole(what, t?))));
+        let statistics = [keep.whole("variance", &var), keep.whole("coefficients", &coef)];
         let y = y.record(op, &inputs, move |ctx, grad| {
-            let owned = floats(&kept)?;
+            let owned: Vec<Tensor> = owned.iter().map(|s| s.floats(ctx)).collect::<Result<_>>()?;
             let x = &owned[0];
             if ctx.create_graph() {
                 return composite_grads(ctx, &owned, grad, |xs| composite(xs, has, spec));
             }
             let dx = Tensor::empty(grad.gpu(), x.shape(), DType::F32, op)?;
             let params = Params::new(&owned, |i| ctx.needs(i), dims.cols, op)?;
-            let (x, statistics) = ((x.storage(), grad.storage()), (spread.storage(), &coef));
+            let (var, coef) = (statistics[0].get(ctx)?, statistics[1].get(ctx)?);
+            let (x, statistics) = ((x.storage(), grad.storage()), (var.storage(), coef.storage()));
             k::normalise_grad(grad.gpu(), x, dims, statistics, eps, relu, dx.storage(), params.storages())?;
             Ok(params.grads(dx, has))
         });
@@ -222,16 +225,46 @@ impl Tensor {
         if y.numel() == 0 {
             return Ok(empty(y, OP, &[Some(self), gamma, beta]));
         }
-        let stat = gpu.alloc(8 * rows as u64, OP)?;
+        let stat = Tensor::empty(gpu, &[rows, 2], DType::F32, OP)?;
         let fused = Affine { gamma: gamma.map(Tensor::storage), beta: beta.map(Tensor::storage) };
-        k::layer_norm(gpu, self.storage(), (rows, len), fused, eps, (y.storage(), &stat))?;
+        k::layer_norm(gpu, self.storage(), (rows, len), fused, eps, (y.storage(), stat.storage()))?;
         let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
-        let mut kept: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
-        kept[0] = self.keep()?;
         let has = Has { gamma: gamma.is_some(), beta: beta.is_some() };
+        let keep = Keeper::new(OP, &inputs);
+        let scale_trained = gamma.is_some_and(Tensor::requires_grad);
+        let scale = gamma.map(|g| keep.whole_if(self.requires_grad() || scale_trained, "scale", g));
+        let input = match keep.compact().and_then(|c| c.norm_share) {
+            // The shift's gradient is a sum of what comes in.
+            _ if !self.requires_grad() && !scale_trained => {
+                keep.spared("input", self);
+                keep.spared("statistics", &stat);
+                LayerInput::Nothing
+            }
+            Some(share) if !scale_trained => self.keep_share(&keep, (rows, len), eps, share, &stat)?,
+            _ => LayerInput::Whole { x: keep.half("input", self)?, stat: keep.whole("statistics", &stat) },
+        };
+        let shift = beta.cloned();
         Ok(y.record(OP, &inputs, move |ctx, grad| {
-            let owned = floats(&kept)?;
-            let x = &owned[0];
+            let scale = scale.as_ref().filter(|_| !matches!(input, LayerInput::Nothing));
+            let gamma = scale.map(|s| s.get(ctx)).transpose()?;
+            let LayerInput::Whole { x, stat } = &input else {
+                let mut grads = vec![None; 1 + usize::from(has.gamma)];
+                if let LayerInput::Share { values, places, deviation } = &input
+                    && ctx.needs(0)
+                {
+                    values.only_once(ctx)?;
+                    let n = values.get(ctx)?.put_back(&places.get(ctx)?, grad.shape())?;
+                    let dx = Tensor::empty(grad.gpu(), grad.shape(), DType::F32, OP)?;
+                    let (operands, gamma) = ((n.storage(), grad.storage()), gamma.as_ref().map(Tensor::storage));
+                    let deviation = deviation.get(ctx)?;
+                    let deviation = deviation.storage();
+                    k::layer_norm_grad_kept(grad.gpu(), operands, (rows, len), gamma, deviation, dx.storage())?;
+                    grads[0] = Some(dx);
+                }
+                grads.extend(has.beta.then(|| grad.sum_to(&[len])).transpose()?.map(Some));
+                return Ok(grads);
+            };
+            let owned: Vec<Tensor> = [Some(x.floats(ctx)?), gamma, shift.clone()].into_iter().flatten().collect();
             if ctx.create_graph() {
                 return composite_grads(ctx, &owned, grad, |xs| {
                     let mut row = xs[0].shape().to_vec();
@@ -240,13 +273,40 @@ impl Tensor {
                     affine(&standardise(&xs[0], &row, eps)?, gamma, beta)
                 });
             }
+            let (x, stat) = (&owned[0], stat.get(ctx)?);
             let dx = Tensor::empty(grad.gpu(), x.shape(), DType::F32, OP)?;
             let params = Params::new(&owned, |i| ctx.needs(i), len, OP)?;
             let gamma = has.pick(&owned).0.map(Tensor::storage);
             let x = (x.storage(), grad.storage());
-            k::layer_norm_grad(grad.gpu(), x, (rows, len), gamma, &stat, dx.storage(), params.storages())?;
+            k::layer_norm_grad(grad.gpu(), x, (rows, len), gamma, stat.storage(), dx.storage(), params.storages())?;
             Ok(params.grads(dx, has))
         }))
+    }
+
+    /// What is kept of a layer norm's input when only a share of the normalised elements is.
+    fn keep_share(
+        &self,
+        keep: &Keeper,
+        (rows, len): (usize, usize),
+        eps: f32,
+        share: f64,
+        stat: &Tensor,
+    ) -> Result<LayerInput> {
+        const OP: &str = "layer_norm";
+        let gpu = self.gpu();
+        let n = Tensor::empty(gpu, self.shape(), DType::F32, OP)?;
+        let again = gpu.alloc(8 * rows as u64, OP)?;
+        let plain = Affine { gamma: None, beta: None };
+        k::layer_norm(gpu, self.storage(), (rows, len), plain, eps, (n.storage(), &again))?;
+        // The sliver keeps 0.7 * 10 from being 6.
+        let count = (share * n.numel() as f64 + 1e-9).floor() as usize;
+        let (values, places) = n.largest_magnitudes(count)?;
+        let deviation = stat.slice(1, 1, 2, 1)?;
+        Ok(LayerInput::Share {
+            values: keep.part("kept elements", &values, Some(self)),
+            places: keep.part("their places", &places, None),
+            deviation: keep.part("deviations", &deviation, Some(stat)),
+        })
     }
 
     /// The length of the last axis, after checking that `params` are vectors of that length.
@@ -269,9 +329,14 @@ impl Tensor {
     }
 }
 
-/// What was kept for the backward pass, as floats.
-fn floats(kept: &[Tensor]) -> Result<Vec<Tensor>> {
-    kept.iter().map(|t| t.cast(DType::F32)).collect()
+/// What a layer norm keeps of its input.
+enum LayerInput {
+    /// All, and mean and `1 / sqrt(var + eps)` of each row.
+    Whole { x: Saved, stat: Saved },
+    /// Some of the normalised elements, and `1 / sqrt(var + eps)` of each row.
+    Share { values: Saved, places: Saved, deviation: Saved },
+    /// Only the shift is trained.
+    Nothing,
 }
 
 /// A result without elements: the gradients of its inputs are zero.

@@ -2,8 +2,25 @@
 
 use shadegrad_kernels::softmax::{self as k, Lanes};
 
+use crate::autograd::{Keeper, Saved};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+
+/// What the rule of a softmax keeps of its result: few bits, if `weights` are asked to be kept so; then the result carries
+/// them along, for a product that keeps it too.
+pub(super) fn keep_result(op: &'static str, inputs: &[&Tensor], out: Tensor, weights: bool) -> Result<(Tensor, Saved)> {
+    let keep = Keeper::new(op, inputs);
+    match keep.compact().and_then(|c| c.probability).filter(|_| weights) {
+        Some(how) => {
+            let saved = keep.packed("result", &out.detach(), how)?;
+            Ok((out.with_packed(saved.pack()), saved))
+        }
+        None => {
+            let saved = keep.whole("result", &out.detach());
+            Ok((out, saved))
+        }
+    }
+}
 
 impl Tensor {
     /// `e^x / sum(e^x)` along `axis`, shifted by the largest element so that nothing overflows. Elements below -3e38,
@@ -37,11 +54,12 @@ impl Tensor {
         if out.numel() > 0 {
             k::softmax(self.gpu(), log, self.storage(), out.storage(), lanes)?;
         }
-        let saved = out.detach();
+        let (out, saved) = keep_result(op, &[self], out, !log)?;
         Ok(out.record(op, &[self], move |ctx, grad| {
             if grad.numel() == 0 {
                 return Ok(vec![Some(grad.clone())]);
             }
+            let saved = saved.get(ctx)?;
             if !ctx.create_graph() {
                 let dx = Tensor::empty(grad.gpu(), grad.shape(), DType::F32, op)?;
                 k::softmax_grad(grad.gpu(), log, saved.storage(), grad.storage(), dx.storage(), lanes)?;

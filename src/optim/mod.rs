@@ -14,11 +14,13 @@
 //! # }
 //! ```
 
+mod change;
 mod ema;
 mod rule;
 mod scaling;
 pub mod schedule;
 
+pub use change::RelativeChange;
 pub use ema::Ema;
 pub use rule::Rule;
 pub use scaling::LossScaling;
@@ -84,7 +86,7 @@ impl Optimizer {
         };
         Ok(Self {
             moments: (0..rule.moments()).map(|_| zeros(table.floats())).collect::<Result<_>>()?,
-            scalars: zeros(k::SCALARS)?,
+            scalars: zeros(k::SCALARS + 4 * table.len())?,
             partials: gpu.alloc(k::PARTIALS as u64 * 8, "optimiser")?,
             rule,
             max_norm: None,
@@ -176,7 +178,7 @@ impl Optimizer {
     }
 
     /// One step with learning rate `lr`, times each group's multiplier. Masked parameters stay at zero (their gradients
-    /// are set to zero, too), frozen ones as they are.
+    /// are set to zero, too), frozen ones as they are, with their moments and their own count of steps.
     ///
     /// # Errors
     /// If the arena is that of another model, or the device refuses.
@@ -205,7 +207,8 @@ impl Optimizer {
         }
         let wanted = self.max_norm.is_some() || self.skip || self.measure;
         let count = if wanted { k::norm(gpu, flat, &self.partials)? } else { 0 };
-        k::prepare(gpu, (&self.partials, count), flat.scalars, self.max_norm, self.skip, h.betas)?;
+        let tensors = arena.table().len();
+        k::prepare(gpu, (&self.partials, count), flat, tensors, self.max_norm, self.skip, h.betas)?;
         let rule = self.rule.kernel(&self.moments);
         if let Some((sums, spans)) = &self.adapt {
             k::measure(gpu, rule, flat, h, sums, (spans, arena.table().len()))?;
@@ -227,7 +230,8 @@ impl Optimizer {
     }
 
     /// All that a checkpoint must keep, as flat tensors over the optimiser's own memory: the moments, each laid out as
-    /// the arena's table says, the scalars (counts and bias corrections) and the factor of the loss with its counts.
+    /// the arena's table says, the scalars (counts and bias corrections of all and of each parameter) and the factor of
+    /// the loss with its counts.
     pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let names = ["moment1", "moment2", "moment3"];
         let moments = names.into_iter().zip(&self.moments);

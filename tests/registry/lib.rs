@@ -10,6 +10,7 @@
 mod attention;
 mod case;
 mod check;
+mod compact;
 mod conv;
 mod device;
 mod elementwise;
@@ -39,6 +40,7 @@ pub use check::{Check, Failed, Outcome};
 fn cases() -> Vec<case::Case> {
     [
         attention::cases(),
+        compact::cases(),
         conv::cases(),
         elementwise::cases(),
         fft::cases(),

@@ -55,6 +55,7 @@ papers! {
     iir_snn
     noprop
     randaugment
+    slimfit
     sparse_then_prune
     spectformer
     train_longer

@@ -1,0 +1,79 @@
+//! How far parameters move in a step.
+
+use shadegrad_kernels::Storage;
+use shadegrad_kernels::change as k;
+
+use crate::error::{Error, Result};
+use crate::nn::{Arena, ParamId};
+use crate::tensor::{DType, Tensor};
+
+/// Floats of a block of the arena.
+const BLOCK: usize = 64;
+
+/// The values of some parameters before a step, to tell afterwards how far they moved relative to their size: one copy of
+/// these parameters and three dispatches, however many they are.
+pub struct RelativeChange {
+    blocks: usize,
+    places: Storage,
+    before: Tensor,
+    spans: Storage,
+    tensors: usize,
+}
+
+impl RelativeChange {
+    /// Keeps the values that the parameters `which` have now.
+    ///
+    /// # Errors
+    /// If there are none, or the device refuses.
+    pub fn start(arena: &Arena, which: &[ParamId]) -> Result<Self> {
+        let (gpu, entries) = (arena.gpu(), arena.table().entries());
+        let mut places = Vec::new();
+        let mut spans = Vec::with_capacity(which.len());
+        for id in which {
+            let Some(e) = entries.get(id.index()) else {
+                return Err(Error::Params(format!(
+                    "parameter {} of {}; take ids of this model",
+                    id.index(),
+                    entries.len()
+                )));
+            };
+            let count = e.len.max(1).div_ceil(BLOCK);
+            spans.push([places.len() as u32, count as u32, e.len as u32, 0]);
+            places.extend((0..count).map(|b| (e.offset / BLOCK + b) as u32));
+        }
+        if places.is_empty() {
+            return Err(Error::value("relative_change", "no parameters; name at least one"));
+        }
+        let upload = |bytes: &[u8]| -> Result<Storage> {
+            let storage = gpu.alloc(bytes.len() as u64, "change")?;
+            gpu.upload(&storage, bytes)?;
+            Ok(storage)
+        };
+        let blocks = places.len();
+        let places = upload(bytemuck::cast_slice(&places))?;
+        let before = Tensor::empty(gpu, &[blocks * BLOCK], DType::F32, "values before a step")?;
+        k::keep(gpu, (&places, blocks), arena.values_flat().storage(), before.storage())?;
+        Ok(Self { blocks, places, before, tensors: spans.len(), spans: upload(bytemuck::cast_slice(&spans))? })
+    }
+
+    /// The mean over each parameter's elements of `|before - now| / max(|before|, least)`, in the order that was given.
+    /// Waits for the device.
+    ///
+    /// # Errors
+    /// If `least` is not positive, or the device reported a fault.
+    pub fn measure(&self, arena: &Arena, least: f32) -> Result<Vec<f32>> {
+        if !(least > 0.0 && least.is_finite()) {
+            return Err(Error::value("relative_change", format!("least {least}; give a small positive number")));
+        }
+        let mean = Tensor::empty(arena.gpu(), &[self.tensors], DType::F32, "change")?;
+        k::mean(
+            arena.gpu(),
+            (&self.places, self.blocks),
+            (arena.values_flat().storage(), self.before.storage()),
+            (&self.spans, self.tensors),
+            least,
+            mean.storage(),
+        )?;
+        mean.to_vec()
+    }
+}
