@@ -9,6 +9,7 @@ mod nn;
 mod optim;
 mod params;
 mod precision;
+mod saved;
 mod shapes;
 mod spiking;
 mod train;
