@@ -180,13 +180,6 @@ pub(super) const PLANNED: &[Paper] = &[
         "CIFAR-10",
     ),
     planned(
-        "slimfit",
-        "SlimFit: Memory-Efficient Fine-Tuning of Transformer-based Models Using Training Dynamics",
-        "arXiv 2305.18513",
-        "freezing most layers by their dynamics and shrinking stored activations cuts the memory of fine-tuning",
-        "CIFAR-10",
-    ),
-    planned(
         "spectformer",
         "SpectFormer: Frequency and Attention is what you need in a Vision Transformer",
         "arXiv 2304.06446",
