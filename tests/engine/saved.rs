@@ -6,7 +6,7 @@ use shadegrad::autograd::{
 use shadegrad::nn::{Activation, Arena, Builder, Cx, Init, Linear, Mlp, Module};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad::rng::Philox;
-use shadegrad::{Conv2d, Error, Quantizer, Result, Tensor};
+use shadegrad::{Conv2d, Error, Precision, Quantizer, Result, Tensor};
 
 use super::gpu;
 
@@ -161,4 +161,28 @@ fn frozen_parameters_count_no_steps() {
         assert_eq!(paused, run(&mut arena, &mut fresh, &[false; 3]), "{rule:?}");
         assert_eq!(optimizer.report().unwrap().applied, 6);
     }
+}
+
+#[test]
+fn few_bits_and_halves_go_together() {
+    let gpu = gpu();
+    let mut names = Builder::new();
+    let mlp = Mlp::new(&mut names.root().sub("mlp"), 8, 16, Activation::Gelu, 0.0);
+    let arena = Arena::new(&gpu, &names, 0).unwrap();
+    let x = noise(&[5, 8], 1);
+    let how = Compact { activation: Some(Quantizer::Q4), after_activation: Some(Quantizer::Q8), ..Compact::default() };
+    let run = |how: &Compact| {
+        let ledger = Ledger::new(&[arena.values_flat()]);
+        let y = Precision::Mixed.scope(|| ledger.watch(|| keep_compactly(how, || mlp.forward(&Cx::train(&arena), &x))));
+        arena.backward(&y.unwrap().square().unwrap().sum_all().unwrap()).unwrap();
+        let kept = ledger.rows().iter().filter(|r| r.what == "input").map(|r| r.bytes).collect::<Vec<_>>();
+        (kept, arena.grads_flat().to_vec().unwrap())
+    };
+    // Halves of both layers' inputs and of GELU's; then half a byte and a byte a value where bits were asked for.
+    let (whole, exact) = run(&Compact::default());
+    let (few, bent) = run(&how);
+    assert_eq!((whole, few), (vec![80, 160, 160], vec![80, 40, 80]));
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum::<f64>();
+    let cosine = dot(&exact, &bent) / (dot(&exact, &exact) * dot(&bent, &bent)).sqrt();
+    assert!(exact != bent && cosine > 0.9, "{cosine}");
 }
