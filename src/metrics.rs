@@ -207,6 +207,14 @@ pub fn brier(scores: Scores, labels: &[u32]) -> Result<f64> {
 /// probability (Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017; 15 bins there
 /// and usually).
 ///
+/// ```
+/// # use shadegrad::{metrics::*, *};
+/// let sure = [0.9, 0.1, 0.9, 0.1]; // twice 90 % for class 0, right once
+/// let gap = ece(Scores::probabilities(&sure, 2), &[0, 1], 15)?;
+/// assert!((gap - 0.4).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`accuracy`], and [`Error::Value`] when `bins` is 0.
 pub fn ece(scores: Scores, labels: &[u32], bins: usize) -> Result<f64> {
@@ -257,6 +265,14 @@ fn reliability(op: &'static str, scores: Scores, labels: &[u32], bins: usize) ->
 
 /// Counts of (true class, predicted class), and what follows from them. Printing it gives the matrix (to 20 classes)
 /// and a table per class.
+///
+/// ```
+/// # use shadegrad::{metrics::*, *};
+/// let mut matrix = ConfusionMatrix::of(2);
+/// matrix.add_predictions(&[0, 1, 1], &[0, 0, 1])?; // predicted, true
+/// assert_eq!((matrix.count(0, 1), matrix.recall(0)), (1, Some(0.5)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     names: Vec<String>,
@@ -410,6 +426,15 @@ impl fmt::Display for ConfusionMatrix {
 }
 
 /// A mean over batches of different sizes, `sum_i w_i v_i / sum_i w_i`, in double precision.
+///
+/// ```
+/// # use shadegrad::{metrics::*, *};
+/// let mut mean = RunningMean::new();
+/// mean.push(1.0, 3.0)?; // a value and its weight
+/// mean.push(5.0, 1.0)?;
+/// assert_eq!(mean.mean(), Some(2.0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RunningMean {
     sum: f64,

@@ -13,6 +13,12 @@ use crate::ops::Quantizer;
 pub const MAX_RANK: usize = 8;
 
 /// Element types. Arithmetic is on `F32`, products take `F16` too; the others store indices and images.
+///
+/// ```
+/// # use shadegrad::*;
+/// assert_eq!((DType::F32.size(), DType::U8.size()), (4, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit float.
@@ -52,6 +58,16 @@ pub(crate) struct Inner {
 }
 
 /// An array on the device: contiguous, row-major, up to [`MAX_RANK`] dimensions. Clones share memory and history.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+/// let y = x.matmul(&x)?.add_scalar(0.5)?; // recorded; nothing waits for the device
+/// assert_eq!(y.shape(), [2, 2]);
+/// assert_eq!(y.to_vec()?, [7.5, 10.5, 15.5, 22.5]); // this waits
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor(pub(crate) Arc<Inner>);
 
@@ -156,6 +172,15 @@ impl Tensor {
 
     /// Uploads indices or labels.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let index = Tensor::from_u32(&gpu, &[2, 0], &[2])?;
+    /// let rows = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[3, 1])?.index_select(0, &index)?;
+    /// assert_eq!(rows.to_vec()?, [3.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::from_slice`].
     pub fn from_u32(gpu: &Gpu, data: &[u32], shape: &[usize]) -> Result<Self> {
@@ -189,6 +214,13 @@ impl Tensor {
     }
 
     /// All elements `value`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::full(&gpu, &[2, 3], 0.5)?.to_vec()?, [0.5; 6]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -300,6 +332,13 @@ impl Tensor {
 
     /// The only element; waits for the device.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::ones(&gpu, &[10])?.sum_all()?.item()?, 10.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is more than one element, it is not `F32`, or the device reported a fault.
     pub fn item(&self) -> Result<f32> {
@@ -310,6 +349,15 @@ impl Tensor {
     }
 
     /// Starts reading the elements without waiting (as bytes of the element type).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pending = Tensor::ones(&gpu, &[2])?.read_async()?;
+    /// // Something else meanwhile, then:
+    /// assert_eq!(pending.wait()?, [1.0f32.to_le_bytes(), 1.0f32.to_le_bytes()].concat());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.

@@ -28,6 +28,15 @@ pub struct Disabled {
 }
 
 /// How to open a device. `Options::default()` takes the best adapter with all it has.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let options = Options { memory_limit: Some(1 << 20), ..Options::from_env()? };
+/// let gpu = Gpu::new(options)?;
+/// let err = gpu.alloc(1 << 30, "too much").err().expect("an error");
+/// assert!(matches!(err, GpuError::OutOfMemory { .. } | GpuError::TooLarge { .. }));
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Adapter by index in [`Gpu::list`](crate::Gpu::list) or by part of its name, in any case.

@@ -109,6 +109,17 @@ struct Ring {
 }
 
 /// A device, its memory and its kernels. Cheap to clone; clones share everything.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// println!("{}", gpu.description());
+/// let x = gpu.alloc(4 * 256, "x")?;
+/// fill::f32(&gpu, &x, 256, 1.0)?; // recorded
+/// gpu.wait()?;
+/// assert!(gpu.memory().live >= 1024);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone)]
 pub struct Gpu {
     pub(crate) inner: Arc<Inner>,

@@ -168,6 +168,15 @@ impl Drop for Block {
 /// A range of device memory. Clones share it; the last drop returns it to the pool.
 ///
 /// The bytes behind a storage reach at least to the next multiple of 16, so kernels may read and write whole `vec4`s.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc(1000, "x")?;
+/// assert!(x.bytes() >= 1000);
+/// drop(x); // back to the pool at once; the next of its size takes it
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone)]
 pub struct Storage {
     block: Arc<Block>,

@@ -23,6 +23,20 @@ pub struct KernelTime {
 }
 
 /// A table of kernels, slowest first.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// if gpu.caps().timestamps {
+///     let x = gpu.alloc(4096, "x")?;
+///     gpu.start_profile()?;
+///     fill::f32(&gpu, &x, 1024, 0.0)?;
+///     for kernel in gpu.profile()?.kernels {
+///         println!("{}: {} times, {:.1} us", kernel.name, kernel.count, 1e6 * kernel.seconds);
+///     }
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     /// One row a kernel.

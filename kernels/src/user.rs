@@ -10,6 +10,26 @@ use crate::{Gpu, Result};
 /// A kernel from WGSL text that the user hands in. It follows the conventions of the built-in ones: read-only buffers
 /// at `@group(0) @binding(0..R)`, then writable ones, parameters in `var<immediate>` of at most 128 bytes (scalars and
 /// `vec4`s), entry point `main`. The preprocessor's `#import`, `#define`, `#if` and `#for` are available.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let text = "
+/// @group(0) @binding(0) var<storage, read> x: array<f32>;
+/// @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+/// @compute @workgroup_size(64)
+/// fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+///   if (id.x < arrayLength(&x)) {
+///     y[id.x] = 2.0 * x[id.x];
+///   }
+/// }";
+/// let kernel = UserKernel::new("double", text)?;
+/// let (x, y) = (gpu.alloc(16, "x")?, gpu.alloc(16, "y")?);
+/// fill::f32(&gpu, &x, 4, 1.5)?;
+/// kernel.dispatch(&gpu, &[&x], &[&y], &[], [1, 1, 1])?;
+/// assert_eq!(gpu.read(&y)?[..4], 3.0f32.to_le_bytes());
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone)]
 pub struct UserKernel {
     info: Arc<KernelInfo>,

@@ -48,6 +48,17 @@ impl Module for Mlp {
 
 /// Three convolutions with batch norm and ReLU (32, 64, 64 channels), pooling after the second, a linear head on the
 /// mean over all pixels.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// use shadegrad::nn::Builder;
+/// let mut names = Builder::new();
+/// let model = SmallCnn::new(&mut names.root(), &Spec { height: 8, width: 8, channels: 1, classes: 10 })?;
+/// assert_eq!(names.tables()?.0.numel(), 56_554);
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct SmallCnn {
     blocks: Vec<(Conv2d, BatchNorm2d)>,
     head: Linear,

@@ -45,6 +45,12 @@ use shadegrad::{Error, Result, did_you_mean};
 use papers::spectformer::{HierarchicalConfig, SpectFormer, SpectFormerConfig, SpectFormerH};
 
 /// What goes in and comes out of a classifier.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// let photos = Spec { height: 64, width: 64, channels: 3, classes: 5 };
+/// assert!(parameter_count("resnet18", &photos).is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Image height in pixels.
@@ -161,6 +167,11 @@ const MODELS: &[(&str, &str, Make)] = &[
 ];
 
 /// The names [`create`] knows, each with a line of description.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// assert!(names().any(|(name, about)| name == "vit_micro" && about.contains("ViT")));
+/// ```
 pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     MODELS.iter().map(|(name, about, _)| (*name, *about))
 }
@@ -182,6 +193,13 @@ fn unknown(name: &str) -> String {
 }
 
 /// Trainable parameters of model `name` for `spec`. Needs no device.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// assert_eq!(parameter_count("resnet18", &Spec::imagenet())?, 11_689_512);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`create`].

@@ -52,6 +52,17 @@ impl ResNetConfig {
 }
 
 /// A residual network of four stages.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// use shadegrad::nn::Builder;
+/// let mut names = Builder::new();
+/// let model = ResNet::new(&mut names.root(), &ResNetConfig::resnet18(&Spec::imagenet()));
+/// assert_eq!(names.tables()?.0.numel(), 11_689_512);
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct ResNet {
     conv1: Conv2d,
     bn1: BatchNorm2d,

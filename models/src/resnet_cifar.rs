@@ -7,6 +7,17 @@ use crate::{Spec, conv};
 
 /// `6n + 2` layers in three stages of 16, 32 and 64 channels; shortcuts without parameters (option A: every second pixel,
 /// the new channels zero, half of them on either side).
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// use shadegrad::nn::Builder;
+/// let mut names = Builder::new();
+/// let model = CifarResNet::new(&mut names.root(), &Spec::cifar10(), 20)?;
+/// assert_eq!(names.tables()?.0.numel(), 269_722);
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct CifarResNet {
     conv1: Conv2d,
     bn1: BatchNorm2d,

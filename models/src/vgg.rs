@@ -56,6 +56,17 @@ impl VggConfig {
 }
 
 /// Stages of 3x3 convolutions with batch norm and ReLU, then fully connected layers.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// use shadegrad::nn::Builder;
+/// let mut names = Builder::new();
+/// let model = Vgg::new(&mut names.root(), &VggConfig::of(16, &Spec::cifar10())?)?;
+/// assert!(names.tables()?.0.numel() > 1_000_000);
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Vgg {
     stages: Vec<Vec<(Conv2d, BatchNorm2d)>>,
     grid: usize,

@@ -78,6 +78,21 @@ impl VitConfig {
 }
 
 /// Patches as tokens with learned positions, mostly with a class token, blocks with the norm first, a linear head.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::nn::{Arena, Builder, Cx};
+/// use shadegrad_models::{Spec, Vit, VitConfig};
+/// // Any patch, width and depth; here one of 6 blocks, its last ones left out at random more often.
+/// let config = VitConfig { depth: 6, drop_path: 0.1, ..VitConfig::micro(&Spec::cifar10()) };
+/// let mut names = Builder::new();
+/// let model = Vit::new(&mut names.root(), &config)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let tokens = model.tokens(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[1, 32, 32, 3])?)?;
+/// assert_eq!(tokens.shape(), [1, 65, 64]); // the class token, 8 x 8 patches
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Vit {
     patch_embed: Conv2d,
     cls_token: Option<ParamId>,

@@ -7,6 +7,17 @@ use shadegrad::{Error, Result, Tensor};
 use crate::{Spec, conv};
 
 /// WRN-`depth`-`widen`: three stages of 16, 32 and 64 times `widen` channels.
+///
+/// ```
+/// # use shadegrad_models::*;
+/// # use shadegrad::Error;
+/// use shadegrad::nn::Builder;
+/// let mut names = Builder::new();
+/// let model = WideResNet::new(&mut names.root(), &Spec::cifar10(), 40, 2, 0.0)?;
+/// assert!(names.tables()?.0.numel() > 1_000_000);
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct WideResNet {
     conv1: Conv2d,
     blocks: Vec<Block>,

@@ -74,6 +74,13 @@ impl<P: 'static, const R: usize, const W: usize> Clone for Kernel<P, R, W> {
 ///
 /// `file` is what error messages call the text.
 ///
+/// ```
+/// # use shadegrad_shaders::*;
+/// let text = preprocess("mine", "#for I in 0..2\nlet x${I} = ${I}u;\n#endfor\n", &[])?;
+/// assert!(text.contains("let x1 = 1u;"));
+/// # Ok::<(), ShaderError>(())
+/// ```
+///
 /// # Errors
 /// Malformed directives, unknown names and imports, with the file and the line.
 pub fn preprocess(file: &str, text: &str, defines: &[(&str, &str)]) -> Result<String, ShaderError> {

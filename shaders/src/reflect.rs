@@ -108,6 +108,18 @@ pub fn capabilities() -> Capabilities {
 /// point `main` of at most 1024 invocations; at most 32 KiB of workgroup memory; parameters in one `var<immediate>` struct
 /// of `u32`, `i32`, `f32` and `vec4` members of at most 128 bytes; no `override`.
 ///
+/// ```
+/// # use shadegrad_shaders::*;
+/// let text = "
+/// @group(0) @binding(0) var<storage, read> x: array<f32>;
+/// @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+/// @compute @workgroup_size(64)
+/// fn main(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = x[id.x]; }";
+/// let info = reflect("copy", text)?;
+/// assert_eq!((&info.name[..], info.access.to_vec()), ("copy", vec![Access::Read, Access::ReadWrite]));
+/// # Ok::<(), ShaderError>(())
+/// ```
+///
 /// # Errors
 /// The first thing that does not hold, with the line of `wgsl` where there is one, and naga's message.
 pub fn reflect(name: &str, wgsl: &str) -> Result<KernelInfo, ShaderError> {

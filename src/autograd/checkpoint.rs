@@ -11,6 +11,17 @@ use crate::tensor::Tensor;
 /// "Training deep nets with sublinear memory cost", 2016). Whatever needs a gradient, parameters included, must be among
 /// the inputs; `f` must do the same both times.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{checkpoint, grad};
+/// let x = Tensor::from_slice(&gpu, &[2.0], &[1])?.leaf();
+/// // Keeps the input, computes what lies between again.
+/// let y = checkpoint(&[&x], |v| v[0].square()?.square())?;
+/// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?, [32.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of `f`.
 pub fn checkpoint<F>(inputs: &[&Tensor], f: F) -> Result<Tensor>

@@ -7,6 +7,17 @@ use crate::tensor::Tensor;
 /// A function with a gradient of the caller's own: `forward` runs unrecorded; `backward` gets the context and the
 /// gradient of the result and returns one gradient per input. Made of tensor operations, it can be differentiated again.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{custom, grad};
+/// // A gradient that is clipped on its way back.
+/// let clipped = |x: &Tensor| custom("clipped", &[x], |x| Ok(x[0].clone()), |_, g| Ok(vec![Some(g.clamp(-1.0, 1.0)?)]));
+/// let x = Tensor::ones(&gpu, &[2])?.leaf();
+/// assert_eq!(grad(&clipped(&x)?.mul_scalar(5.0)?.sum_all()?, &[&x])?[0].to_vec()?, [1.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of `forward`.
 pub fn custom<F, B>(name: &'static str, inputs: &[&Tensor], forward: F, backward: B) -> Result<Tensor>
@@ -30,6 +41,17 @@ pub fn vjp(output: &Tensor, inputs: &[&Tensor], cotangent: &Tensor) -> Result<Ve
 /// Hessian-vector product of the scalar `output`: `d/dx <grad(output), v>` for the inputs and vectors given
 /// (Pearlmutter, "Fast exact multiplication by the Hessian", 1994). Zero where the gradient is constant.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::hvp;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?.leaf();
+/// let v = Tensor::from_slice(&gpu, &[1.0, 0.0], &[2])?;
+/// let cubes = x.square()?.mul(&x)?.sum_all()?; // its Hessian is diag(6 x)
+/// assert_eq!(hvp(&cubes, &[&x], &[&v])?[0].to_vec()?, [6.0, 0.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`grad_with`]; also if the vectors have not the inputs' shapes.
 pub fn hvp(output: &Tensor, inputs: &[&Tensor], vectors: &[&Tensor]) -> Result<Vec<Tensor>> {
@@ -51,6 +73,17 @@ impl Tensor {
     }
 
     /// Straight-through estimator: the values of `hard`, the gradient of `self` (Bengio et al., 2013).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[0.2, 0.7], &[2])?.leaf();
+    /// let hard = x.straight_through(&x.round()?)?;
+    /// assert_eq!(hard.to_vec()?, [0.0, 1.0]);
+    /// assert_eq!(grad(&hard.sum_all()?, &[&x])?[0].to_vec()?, [1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes differ.

@@ -57,6 +57,16 @@ impl Drop for Recording {
 }
 
 /// Runs `f` without recording: its results are constants.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::no_grad;
+/// let w = Tensor::ones(&gpu, &[2])?.leaf();
+/// assert!(w.square()?.requires_grad());
+/// assert!(!no_grad(|| w.square())?.requires_grad());
+/// # Ok::<(), Error>(())
+/// ```
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     let _guard = Recording::set(false);
     f()
@@ -82,6 +92,16 @@ pub struct GradOptions {
 
 /// Gradients of the scalar `output` with respect to `inputs`; frees the graph.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::grad;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?.leaf();
+/// let loss = x.square()?.sum_all()?;
+/// assert_eq!(grad(&loss, &[&x])?[0].to_vec()?, [2.0, 4.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the output is not a scalar, or does not depend on an input, or the path to it ends in an operation without a
 /// gradient (which the text names).
@@ -90,6 +110,16 @@ pub fn grad(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
 }
 
 /// [`grad`], differentiable again.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{grad, grad_create_graph};
+/// let x = Tensor::from_slice(&gpu, &[3.0], &[1])?.leaf();
+/// let slope = grad_create_graph(&x.square()?.mul(&x)?.sum_all()?, &[&x])?.remove(0); // 3 x^2
+/// assert_eq!(grad(&slope.sum_all()?, &[&x])?[0].to_vec()?, [18.0]); // 6 x
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`grad`].
@@ -105,6 +135,19 @@ fn all(grads: Vec<Option<Tensor>>) -> Result<Vec<Tensor>> {
 
 /// Gradients of `sum_i <cotangents[i], outputs[i]>` with respect to `inputs`. Without cotangents the outputs must be
 /// scalars, with weight one.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{GradOptions, grad_with};
+/// let (x, other) = (Tensor::ones(&gpu, &[2])?.leaf(), Tensor::ones(&gpu, &[2])?.leaf());
+/// let weights = Tensor::from_slice(&gpu, &[1.0, 10.0], &[2])?;
+/// let options = GradOptions { allow_unused: true, ..GradOptions::default() };
+/// let grads = grad_with(&[&x.mul_scalar(3.0)?], &[&x, &other], Some(&[&weights]), options)?;
+/// assert_eq!(grads[0].as_ref().map(Tensor::to_vec).transpose()?, Some(vec![3.0, 30.0]));
+/// assert!(grads[1].is_none());
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`grad`]; also if a cotangent has not its output's shape.

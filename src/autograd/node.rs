@@ -187,6 +187,14 @@ impl Tensor {
     }
 
     /// The same values as a leaf: a variable that gradients can be taken with respect to.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[2])?;
+    /// assert!(!x.requires_grad() && x.leaf().requires_grad() && !x.leaf().detach().requires_grad());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn leaf(&self) -> Tensor {
         self.with(self.shape(), Some(Node::new("leaf", self.shape(), &[], None)), None)
     }
@@ -202,6 +210,17 @@ impl Tensor {
     }
 
     /// Calls `hook` with the gradient of this tensor in every backward pass; what it returns, if anything, replaces it.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::ones(&gpu, &[2])?.leaf();
+    /// let y = x.mul_scalar(2.0)?;
+    /// y.on_grad(|g| Ok(Some(g.mul_scalar(10.0)?)))?; // `None` would only look
+    /// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?, [20.0, 20.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the tensor is a constant.

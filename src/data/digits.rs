@@ -16,6 +16,13 @@ const TRAIN: usize = 1437;
 /// Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
 /// 1998, doi:10.24432/C50P49, licensed CC BY 4.0; its test part of 1797 pictures, as scikit-learn distributes it.
 /// Changes: scaled, split, packed.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let pair = digits();
+/// assert_eq!((pair.train.len(), pair.test.len(), pair.train.classes.len()), (1437, 360, 10));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn digits() -> DataPair {
     let part = |records: &[u8], name: &str| Dataset {
         name: name.into(),

@@ -218,6 +218,13 @@ pub fn first_per_class(labels: &[u32], classes: usize, n: usize) -> Result<Vec<u
 /// A class gives the nearest whole number to its share, at least 1 and never all of them; a class of one stays in the
 /// rest.
 ///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let (train, test) = loader::stratified_split(&[0, 0, 1, 1], 2, 0.5, 0)?;
+/// assert_eq!((train.len(), test.len()), (2, 2));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Value`] when `fraction` is not strictly between 0 and 1, a label is not under `classes`, or the part would
 /// be empty.

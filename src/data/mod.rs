@@ -30,6 +30,14 @@ pub use loader::{Batch, Position, Sampler};
 pub use open::{DataFormat, OpenOptions, open};
 
 /// Labelled pictures in memory: bytes, rows of pixels of channels (NHWC), one label each.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let pixels = vec![0, 64, 128, 255]; // two pictures of 1 x 2 grey pixels
+/// let set = Dataset::new("two", pixels, vec![0, 1], [1, 2, 1], vec!["dark".into(), "light".into()])?;
+/// assert_eq!(set.get(1), Some((&[128u8, 255][..], 1)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     /// What the set is called in logs and reports.
@@ -246,6 +254,13 @@ impl Dataset {
 
     /// Mean and standard deviation of each channel over every pixel of every picture, in 0..1. The sums are exact
     /// integers.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let stats = digits().train.channel_stats()?;
+    /// assert_eq!((stats.mean.len(), stats.std.len()), (1, 1));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when the set is empty.

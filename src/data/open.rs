@@ -58,6 +58,14 @@ impl Default for OpenOptions {
 /// Opens the data set in a folder, its layout found by itself ([`DataFormat::detect`]) unless `options.format` names
 /// it.
 ///
+/// ```no_run
+/// # use shadegrad::{data::*, *};
+/// let options = OpenOptions { resize: Some((64, 64)), ..OpenOptions::default() };
+/// let pair = open("photos", &options)?;
+/// println!("{} to train on, classes {:?}", pair.train.len(), pair.train.classes);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Data`] when there is no such folder, when nothing or more than one thing is found in it (the message lists
 /// what was looked for), and whatever the format's reader reports.

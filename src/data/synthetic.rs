@@ -15,6 +15,13 @@ const PICTURES: u64 = 0x5359_4E01_0000_0000;
 /// Only additions, multiplications and divisions are used, so the bytes do not depend on the machine. The classes
 /// depend on `seed` (and the sizes) alone and picture `i` on `seed` and `i`: a larger `n` only appends.
 ///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let set = synthetic::blobs(20, 2, 8, 8, 3, 0)?;
+/// assert_eq!((set.len(), set.class_counts()), (20, vec![10, 10]));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Value`] when a size or `classes` is 0 or the bytes do not fit in memory's address range.
 pub fn blobs(n: usize, classes: usize, height: usize, width: usize, channels: usize, seed: u64) -> Result<Dataset> {

@@ -12,6 +12,19 @@ const LAST: &str = ".safetensors";
 const BEST: &str = "best.safetensors";
 
 /// A folder with a run's last checkpoints, one file each, named by their step, and the best one. For one process at a time.
+///
+/// ```
+/// # use shadegrad::*;
+/// use shadegrad::io::{Checkpoint, Checkpoints};
+/// # fn save(checkpoint: &Checkpoint) -> Result<()> {
+/// let folder = Checkpoints::open("run/checkpoints", 3)?; // the last three stay
+/// folder.save(checkpoint)?;
+/// let (step, path) = Checkpoints::list("run/checkpoints".as_ref())?.pop().expect("a checkpoint");
+/// println!("step {step} in {}", path.display());
+/// # Ok(())
+/// # }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     folder: PathBuf,

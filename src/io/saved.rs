@@ -57,6 +57,14 @@ impl FileType {
 }
 
 /// A tensor of a file: name, type, shape, and its elements as bytes. Clones share the bytes.
+///
+/// ```
+/// # use shadegrad::*;
+/// use shadegrad::io::Saved;
+/// let bias = Saved::f32("fc.bias", &[2], &[0.5, -0.5])?;
+/// assert_eq!((bias.name(), bias.shape(), bias.to_f32()), ("fc.bias", &[2][..], vec![0.5, -0.5]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Saved {
     name: String,

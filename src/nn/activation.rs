@@ -5,6 +5,14 @@ use crate::nn::{Cx, Init, Module, ParamId, Scope};
 use crate::tensor::Tensor;
 
 /// Element-wise activations, as a value that a model's options can hold.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = Tensor::from_slice(&gpu, &[-1.0, 1.0], &[2])?;
+/// assert_eq!(Activation::LeakyRelu(0.1).apply(&x)?.to_vec()?, [-0.1, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// None.

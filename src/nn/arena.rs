@@ -15,6 +15,16 @@ use crate::tensor::{DType, Tensor};
 const F32: u64 = 4;
 
 /// What the optimiser does differently with some parameters.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// Linear::new(&mut names.root().sub("head"), 3, 2, true);
+/// let mut arena = Arena::new(&gpu, &names, 0)?;
+/// arena.group("head.*", Group { lr: 10.0, weight_decay: 0.0, ..Group::default() })?;
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
     /// Multiplies the learning rate.
@@ -35,6 +45,18 @@ impl Default for Group {
 pub type Weight = (String, Vec<usize>, Vec<f32>);
 
 /// Values and running statistics at one moment, on the device.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// Linear::new(&mut names.root(), 3, 2, true);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let before = arena.snapshot()?;
+/// arena.set_values_flat(&arena.values_flat().mul_scalar(2.0)?)?;
+/// arena.restore(&before)?;
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Snapshot {
     values: Tensor,
@@ -45,6 +67,20 @@ pub struct Snapshot {
 ///
 /// [`Arena::params`] and [`Arena::grads`] are views: what the optimiser writes shows through them at once, so a graph
 /// recorded before a step must not be walked backward after it.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Linear::new(&mut names.root().sub("fc"), 3, 2, true);
+/// let mut arena = Arena::new(&gpu, &names, 7)?; // first values from seed 7
+/// assert_eq!(arena.table().numel(), 3 * 2 + 2);
+/// arena.freeze("*.bias")?;
+/// let loss = layer.forward(&Cx::train(&arena), &Tensor::ones(&gpu, &[1, 3])?)?.sum_all()?;
+/// arena.backward(&loss)?;
+/// assert_eq!(arena.grads().get(layer.weight()).to_vec()?, [1.0; 6]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Arena {
     gpu: Gpu,
     seed: u64,
@@ -311,6 +347,21 @@ impl Arena {
 
     /// Adds `scale` times the gradients of `loss` to the gradient buffer: batches too large for one pass.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut names = Builder::new();
+    /// let layer = Linear::new(&mut names.root(), 1, 1, false);
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// arena.zero_grad()?;
+    /// for part in [1.0, 3.0] {
+    ///     let loss = layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], part)?)?.sum_all()?;
+    ///     arena.backward_add(&loss, 0.5)?;
+    /// }
+    /// assert_eq!(arena.grads().get(layer.weight()).to_vec()?, [2.0]); // the mean of both
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Arena::backward`].
     pub fn backward_add(&self, loss: &Tensor, scale: f32) -> Result<()> {
@@ -465,6 +516,18 @@ impl Arena {
 
     /// Holds the parameters that match to a mask of their shape: elements where it is 0 are set to 0 now and stay 0 in
     /// every optimiser step; their gradients count as 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut names = Builder::new();
+    /// let layer = Linear::new(&mut names.root().sub("fc"), 2, 2, false);
+    /// let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// arena.set_mask("fc.weight", &Tensor::eye(&gpu, 2)?)?;
+    /// let w = arena.params().get(layer.weight()).to_vec()?;
+    /// assert_eq!((w[1], w[2]), (0.0, 0.0)); // and they stay 0 in every step of an optimiser
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If nothing matches, or a shape differs.

@@ -7,6 +7,17 @@ use crate::tensor::Tensor;
 
 /// Self-attention of `[N, tokens, width]` as timm's `Attention`: `qkv` gives queries, keys and values of all heads in one
 /// product, `proj` mixes the heads.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = MultiHeadAttention::new(&mut names.root().sub("attn"), 16, 4, true, 0.0);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 5, 16])?)?;
+/// assert_eq!(y.shape(), [2, 5, 16]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct MultiHeadAttention {
     name: String,

@@ -115,6 +115,12 @@ impl Table {
 }
 
 /// Whether `name` matches `pattern`, in which `*` stands for any characters (dots included) and `?` for one.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// assert!(glob("blocks.*.weight", "blocks.3.fc.weight") && !glob("fc?.*", "fc.weight"));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn glob(pattern: &str, name: &str) -> bool {
     let (p, n) = (pattern.as_bytes(), name.as_bytes());
     let (mut i, mut j) = (0, 0);
@@ -139,6 +145,19 @@ pub fn glob(pattern: &str, name: &str) -> bool {
 }
 
 /// Collects the names, shapes and first values of a model's parameters and buffers while it is built.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// let mut names = Builder::new();
+/// let mut root = names.root();
+/// let mut block = root.sub("block");
+/// Linear::new(&mut block.sub("fc1"), 4, 8, true);
+/// block.param("scale", &[4], Init::Ones);
+/// let (params, _buffers) = names.tables()?;
+/// let all: Vec<&str> = params.entries().iter().map(|e| e.name.as_str()).collect();
+/// assert_eq!(all, ["block.fc1.weight", "block.fc1.bias", "block.scale"]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Builder {
     params: Table,

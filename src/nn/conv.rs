@@ -70,6 +70,18 @@ impl ConvOptions {
 }
 
 /// Convolution: parameters `weight` `[out, rows, columns, in / groups]` and `bias` `[out]`. See [`Tensor::conv2d`].
+///
+/// ```
+/// # use shadegrad::{Error, Gpu, Options, Tensor};
+/// use shadegrad::nn::{Arena, Builder, Conv2d, ConvOptions, Cx, Module};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Conv2d::new(&mut names.root().sub("conv"), 3, 16, 3, ConvOptions::new(2, 1));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[1, 8, 8, 3])?)?;
+/// assert_eq!(y.shape(), [1, 4, 4, 16]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     name: String,

@@ -32,6 +32,19 @@ enum Hook {
 }
 
 /// The context of a forward pass. Cheap to clone; clones share the position of the random stream.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let model = Sequential::new().then(Linear::new(&mut names.root(), 4, 4, true)).then(Dropout(0.5));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let x = Tensor::ones(&gpu, &[1, 4])?;
+/// let (seed, step) = (1, 0);
+/// model.forward(&Cx::train(&arena).seeded(seed, step), &x)?; // masks drawn from this stream
+/// model.forward(&Cx::eval(&arena), &x)?; // no masks
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Cx {
     params: Params,

@@ -6,6 +6,17 @@ use crate::nn::{Activation, ActivationLayer, Cx, Init, Module, ParamId, Scope};
 use crate::tensor::Tensor;
 
 /// `y[.., out] = x[.., in] w^T + b`: parameters `weight` `[out, in]` and `bias` `[out]`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Linear::new(&mut names.root().sub("fc"), 8, 2, true);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[4, 8])?)?;
+/// assert_eq!(y.shape(), [4, 2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Linear {
     name: String,
@@ -97,6 +108,21 @@ impl Module for Flatten {
 }
 
 /// Modules one after the other.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let mut root = names.root();
+/// let model = Sequential::new()
+///     .then(Flatten)
+///     .then(Linear::new(&mut root.sub(0), 16, 32, true))
+///     .then(Activation::Relu.layer(&mut root.sub(1)))
+///     .then(Linear::new(&mut root.sub(2), 32, 10, true));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// assert_eq!(model.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 4, 4, 1])?)?.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Default)]
 pub struct Sequential(Vec<Box<dyn Module>>);
 
@@ -131,6 +157,17 @@ impl Module for Sequential {
 }
 
 /// Two linear layers `fc1` and `fc2` with an activation between and dropout behind each: the MLP of a transformer block.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Mlp::new(&mut names.root().sub("mlp"), 8, 32, Activation::Gelu, 0.0);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[4, 8])?)?;
+/// assert_eq!(y.shape(), [4, 8]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mlp {
     fc1: Linear,

@@ -53,6 +53,27 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// A layer, or a model made of layers: names its parameters when it is built and holds none of their values.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// /// A line with its own two numbers.
+/// struct Line(ParamId, ParamId);
+///
+/// impl Module for Line {
+///     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+///         x.mul(cx.param(self.0))?.add(cx.param(self.1))
+///     }
+/// }
+///
+/// let mut names = Builder::new();
+/// let mut root = names.root();
+/// let line = Line(root.param("slope", &[1], Init::Ones), root.param("height", &[1], Init::Const(0.5)));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?;
+/// assert_eq!(line.forward(&Cx::eval(&arena), &x)?.to_vec()?, [1.5, 2.5]);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Module: Send + Sync {
     /// The result for the input `x` with the parameters, mode and randomness of `cx`.
     ///

@@ -33,6 +33,17 @@ impl Affine {
 
 /// Batch normalisation of `[.., C]`: parameters `weight` and `bias`, buffers `running_mean` and `running_var`. Where its
 /// statistics come from is for the context to say ([`Stats`]).
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = BatchNorm2d::new(&mut names.root().sub("bn"), 3).momentum(0.05);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 4, 4, 3])?)?;
+/// assert_eq!(y.shape(), [2, 4, 4, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchNorm2d {
     name: String,
@@ -166,6 +177,17 @@ impl Module for BatchNorm2d {
 }
 
 /// Layer normalisation over the last axis: parameters `weight` and `bias`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = LayerNorm::new(&mut names.root().sub("norm"), 8, 1e-5);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 5, 8])?)?;
+/// assert_eq!(y.shape(), [2, 5, 8]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
     name: String,
@@ -188,6 +210,17 @@ impl Module for LayerNorm {
 }
 
 /// Group normalisation of images `[N, .., C]`: parameters `weight` and `bias`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = GroupNorm::new(&mut names.root().sub("norm"), 2, 8);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 4, 4, 8])?)?;
+/// assert_eq!(y.shape(), [2, 4, 4, 8]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     name: String,

@@ -10,6 +10,23 @@ use crate::tensor::{DType, Tensor};
 
 /// One tensor per row of a [`Table`]. Cheap to clone. Any set of tensors of the right shapes can take the place of any
 /// other in a forward pass, such as the result of an inner training step that gradients flow through.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::grad_create_graph;
+/// // A step of an inner loop that gradients flow through.
+/// let mut names = Builder::new();
+/// let layer = Linear::new(&mut names.root(), 2, 1, false);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let (cx, x) = (Cx::train(&arena), Tensor::ones(&gpu, &[4, 2])?);
+/// let w = arena.params().get(layer.weight());
+/// let g = grad_create_graph(&layer.forward(&cx, &x)?.square()?.sum_all()?, &[w])?.remove(0);
+/// let stepped = Params::new(arena.table().clone(), vec![w.sub(&g.mul_scalar(0.1)?)?])?;
+/// let after = layer.forward(&cx.with_params(&stepped), &x)?;
+/// assert!(after.requires_grad());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Params {
     table: Arc<Table>,

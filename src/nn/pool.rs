@@ -46,6 +46,17 @@ impl Module for GlobalAvgPool {
 }
 
 /// A table of vectors, looked up by index: the parameter `weight` `[count, width]`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let table = Embedding::new(&mut names.root().sub("words"), 100, 8);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = table.forward(&Cx::eval(&arena), &Tensor::from_u32(&gpu, &[3, 14, 15], &[3])?)?;
+/// assert_eq!(y.shape(), [3, 8]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Embedding {
     name: String,

@@ -39,6 +39,15 @@ impl Tensor {
     /// Attention (Vaswani et al., 2017): `softmax(scale q k^T + bias) v` for `q [B, H, L, D]`, `k [B, H, S, D]` and
     /// `v [B, H, S, Dv]`, giving `[B, H, L, Dv]`. A query that sees no key gives zeros and gets no gradient.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let [q, k, v] = [3, 5, 5].map(|tokens| Tensor::ones(&gpu, &[1, 2, tokens, 8])); // [batch, heads, tokens, width]
+    /// let y = q?.sdpa(&k?, &v?, Attention { causal: true, ..Attention::default() })?;
+    /// assert_eq!(y.shape(), [1, 2, 3, 8]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn sdpa(&self, k: &Tensor, v: &Tensor, options: Attention) -> Result<Tensor> {

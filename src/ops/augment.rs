@@ -23,6 +23,19 @@ pub enum Fill {
 }
 
 /// Images to batches, `value = (byte / 255 - mean) / std` by channel. [`Augment::none`] only normalises.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::augment::Augment;
+/// use shadegrad::rng::Stream;
+/// let pictures = Tensor::from_bytes(&gpu, &[0; 4 * 32 * 32 * 3], &[4, 32, 32, 3])?;
+/// let chosen = Tensor::from_u32(&gpu, &[2, 0], &[2])?;
+/// let augment = Augment { cutout: 16, ..Augment::crop_flip(&[0.5], &[0.25]) };
+/// let batch = augment.apply(&pictures, &chosen, Stream::new(1, 0))?;
+/// assert_eq!(batch.shape(), [2, 32, 32, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
     /// Pixels added on each side before a random crop.
@@ -135,6 +148,18 @@ impl Augment {
 }
 
 /// How the samples of a batch are mixed in pairs, each with one partner.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::augment::Mix;
+/// use shadegrad::rng::Stream;
+/// let (x, labels) = (Tensor::ones(&gpu, &[4, 8, 8, 1])?, Tensor::labels(&gpu, &[0, 1, 2, 0], 3)?);
+/// let mix = Mix::mixup(4, 0.2, Stream::new(1, 0))?;
+/// let (mixed, targets) = (mix.apply(&x)?, mix.targets(&labels, 3)?);
+/// assert_eq!((mixed.shape(), targets.shape()), (&[4, 8, 8, 1][..], &[4, 3][..]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Share of the sample itself in its target; the partner has the rest.

@@ -210,6 +210,17 @@ impl Tensor {
     /// Images and weights are floats, or halves (`F16`) if one of them is or in a region of [`crate::Precision::Mixed`]: then the
     /// products are exact and their sums f32. The result is always `F32`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let images = Tensor::ones(&gpu, &[1, 4, 4, 3])?; // [batch, height, width, channels]
+    /// let weight = Tensor::ones(&gpu, &[8, 3, 3, 3])?; // [outputs, height, width, inputs]
+    /// let y = images.conv2d(&weight, None, Conv2d::new(1, 1))?; // stride 1, padding 1
+    /// assert_eq!(y.shape(), [1, 4, 4, 8]);
+    /// assert_eq!(y.to_vec()?[0], 12.0); // in the corner four of nine taps meet a pixel, of three channels
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit, a stride is 0, or the weights reach beyond the padded image.
     pub fn conv2d(&self, w: &Tensor, bias: Option<&Tensor>, p: Conv2d) -> Result<Tensor> {

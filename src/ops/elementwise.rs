@@ -232,6 +232,13 @@ impl Tensor {
     }
 
     /// `max(x, 0)`; NaN stays NaN; the gradient at 0 is 0.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::from_slice(&gpu, &[-1.0, 2.0], &[2])?.relu()?.to_vec()?, [0.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn relu(&self) -> Result<Tensor> {
         self.fused("relu", Unary::Relu, UnaryGrad::Relu, 0.0, 0.0, |x| x.gt_scalar(0.0))
     }
@@ -286,6 +293,13 @@ impl Tensor {
     }
 
     /// `x` held within `lo..=hi`; the gradient is 0 outside. NaN stays NaN.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::from_slice(&gpu, &[-3.0, 0.5, 3.0], &[3])?.clamp(-1.0, 1.0)?.to_vec()?, [-1.0, 0.5, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn clamp(&self, lo: f32, hi: f32) -> Result<Tensor> {
         if lo.is_nan() || hi.is_nan() || lo > hi {
             return Err(Error::value("clamp", format!("the range {lo}..={hi} is empty; swap its ends")));
@@ -337,6 +351,15 @@ impl Tensor {
     }
 
     /// `x + y`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let rows = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2, 1])?;
+    /// let columns = Tensor::from_slice(&gpu, &[10.0, 20.0, 30.0], &[3])?;
+    /// assert_eq!(rows.add(&columns)?.to_vec()?, [11.0, 21.0, 31.0, 12.0, 22.0, 32.0]); // [2, 3]
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not broadcast; so for all binary functions.
@@ -467,6 +490,13 @@ impl Tensor {
     }
 
     /// 1 where `x > c`, 0 elsewhere. No gradient; so for all comparisons.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[3])?.gt_scalar(1.5)?.to_vec()?, [0.0, 1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gt_scalar(&self, c: f32) -> Result<Tensor> {
         self.compare_scalar("gt_scalar", Unary::GtScalar, c)
     }
@@ -498,6 +528,14 @@ impl Tensor {
 
     /// `a` where this tensor is not 0, `b` elsewhere; all three broadcast. What is not chosen cannot leak into the result
     /// or its gradient, be it NaN. No gradient flows to the condition.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[-2.0, 3.0], &[2])?;
+    /// assert_eq!(x.gt_scalar(0.0)?.select(&x, &x.mul_scalar(0.5)?)?.to_vec()?, [-1.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not broadcast.

@@ -32,6 +32,17 @@ impl Tensor {
     ///
     /// Any size works; sides of 2, 4, 7, 8, 14, 16, 28, 32, 56 and 64 have kernels of their own.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::ones(&gpu, &[1, 4, 4, 1])?;
+    /// let spectrum = image.rfft2(FftNorm::Ortho)?;
+    /// assert_eq!(spectrum.shape(), [1, 4, 3, 1, 2]); // half of the columns, real and imaginary part
+    /// let back = spectrum.irfft2(4, FftNorm::Ortho)?.to_vec()?;
+    /// assert!(back.iter().all(|v| (v - 1.0).abs() < 1e-6));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the tensor is not `F32` or has not four dimensions, or an image has no pixels.
     pub fn rfft2(&self, norm: FftNorm) -> Result<Tensor> {

@@ -42,6 +42,15 @@ impl Tensor {
     /// `out[i] = x[i with i[axis] = index[i]]`, of the index's shape. The index (U32) may be shorter than the tensor in
     /// the other dimensions; indices past the end are clamped.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scores = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// let labels = Tensor::from_u32(&gpu, &[1, 0], &[2, 1])?;
+    /// assert_eq!(scores.gather(1, &labels)?.to_vec()?, [2.0, 3.0]); // each row's own
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the index has another rank, is longer in another dimension, or is not `U32`.
     pub fn gather(&self, axis: usize, index: &Tensor) -> Result<Tensor> {
@@ -222,6 +231,14 @@ impl Tensor {
 
     /// `[.., n]`: 1 where the last index equals the element of this `U32` tensor, 0 elsewhere (also where it is `n` or
     /// more). No gradient.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let labels = Tensor::from_u32(&gpu, &[2, 0], &[2])?;
+    /// assert_eq!(labels.one_hot(3)?.to_vec()?, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the element type is not `U32`.

@@ -92,6 +92,14 @@ impl Tensor {
 
     /// The same elements in row-major order under another shape, without a copy.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::zeros(&gpu, &[2, 6])?.reshape(&[3, 4])?;
+    /// assert_eq!(x.shape(), [3, 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
@@ -168,6 +176,14 @@ impl Tensor {
 
     /// Reorders the dimensions: dimension `d` of the result is dimension `order[d]` of this tensor.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// assert_eq!(x.permute(&[1, 0])?.to_vec()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `order` does not name every dimension once.
     pub fn permute(&self, order: &[usize]) -> Result<Tensor> {
@@ -209,6 +225,14 @@ impl Tensor {
     }
 
     /// The elements `start, start + step, ..` below `end` along `axis`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.0, 1.0, 2.0, 3.0, 4.0], &[5])?;
+    /// assert_eq!(x.slice(0, 1, 5, 2)?.to_vec()?, [1.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the range does not lie within the dimension, or `step` is 0.
@@ -252,6 +276,14 @@ impl Tensor {
     }
 
     /// Adds `(before, after)` elements of `value` around each dimension; `widths` has one pair for each.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?;
+    /// assert_eq!(x.pad(&[(1, 2)], 9.0)?.to_vec()?, [9.0, 1.0, 2.0, 9.0, 9.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If their number is not the rank.
@@ -361,6 +393,14 @@ impl Tensor {
     }
 
     /// Joins tensors that agree in all other dimensions along `axis`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (a, b) = (Tensor::zeros(&gpu, &[2, 1])?, Tensor::ones(&gpu, &[2, 2])?);
+    /// assert_eq!(Tensor::concat(&[&a, &b], 1)?.to_vec()?, [0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are none, or they differ elsewhere, in element type or device.

@@ -28,6 +28,14 @@ impl Tensor {
     /// (Murray, "Differentiation of the Cholesky decomposition", 2016). A matrix that is not positive definite gives NaN
     /// from the pivot that fails on, without waiting for the device; [`Tensor::cholesky_checked`] reports it instead.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let a = Tensor::from_slice(&gpu, &[4.0, 2.0, 2.0, 5.0], &[2, 2])?;
+    /// assert_eq!(a.cholesky()?.to_vec()?, [2.0, 0.0, 1.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the matrices are not square.
     pub fn cholesky(&self) -> Result<Tensor> {

@@ -57,6 +57,14 @@ impl Tensor {
     /// Uploads class labels, `[N]`, after checking that each is below `classes`. Kernels clamp labels rather than read
     /// beyond a row, so this is the place where a wrong one is noticed.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::labels(&gpu, &[0, 2], 3)?.to_vec_u32()?, [0, 2]);
+    /// assert!(Tensor::labels(&gpu, &[3], 3).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a label is `classes` or more.
     pub fn labels(gpu: &Gpu, labels: &[u32], classes: usize) -> Result<Tensor> {
@@ -71,6 +79,16 @@ impl Tensor {
 
     /// Cross-entropy of logits `[N, C]` with labels `[N]` (`U32`, see [`Tensor::labels`]; one of `C` or more counts as
     /// `C - 1`). Sample `i` loses `w_i ((1 - e) (-log p_i[label]) + e / C sum_c (-log p_i[c]))` with smoothing `e`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let logits = Tensor::zeros(&gpu, &[2, 10])?;
+    /// let labels = Tensor::labels(&gpu, &[3, 7], 10)?;
+    /// let loss = logits.cross_entropy(&labels, CrossEntropy::default())?; // mean over the batch
+    /// assert!((loss.item()? - 10f32.ln()).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit, there is no class, or the smoothing is outside 0 to 1.
@@ -188,6 +206,14 @@ impl Tensor {
     }
 
     /// `(x - y)^2` of elements; the mean is over all of them.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (x, y) = (Tensor::zeros(&gpu, &[4])?, Tensor::full(&gpu, &[4], 2.0)?);
+    /// assert_eq!(x.mse_loss(&y, Reduction::Mean)?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes differ.

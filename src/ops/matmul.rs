@@ -133,6 +133,16 @@ impl Tensor {
     /// The operands are floats, or halves (`F16`) if one of them is or in a region of [`crate::Precision::Mixed`]: then the products
     /// are exact and their sums f32. The result is always `F32`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let a = Tensor::ones(&gpu, &[5, 2, 3])?; // a batch of five
+    /// let b = Tensor::ones(&gpu, &[5, 3, 4])?;
+    /// let c = a.matmul(&b)?;
+    /// assert_eq!((c.shape(), c.to_vec()?[0]), (&[5, 2, 4][..], 3.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If an operand has fewer than two dimensions, the inner lengths differ, or the leading ones do not broadcast.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
@@ -196,6 +206,16 @@ impl Tensor {
 
     /// Linear layer: `y[.., o] = sum_i x[.., i] w[o, i] + bias[o]` for weights `[out, in]` and a bias `[out]`, in one
     /// kernel. Halves as in [`Tensor::matmul`]; the bias is `F32`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?;
+    /// let weight = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[3, 2])?; // [outputs, inputs]
+    /// let bias = Tensor::from_slice(&gpu, &[0.5, 0.5, 0.5], &[3])?;
+    /// assert_eq!(x.linear(&weight, Some(&bias))?.to_vec()?, [1.5, 2.5, 3.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -47,6 +47,15 @@ impl Tensor {
     /// `gamma (x - mean) / sqrt(var + eps) + beta` with the biased variance; `gamma`, `beta` are `[C]`. For the running
     /// statistics see [`shadegrad_kernels::norm::update_running`].
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 3.0], &[2, 1])?; // two samples of one channel
+    /// let normed = x.batch_norm(None, None, 0.0)?;
+    /// assert!((normed.y.to_vec()?[1] - 1.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit, or there is a channel without elements.
     pub fn batch_norm(&self, gamma: Option<&Tensor>, beta: Option<&Tensor>, eps: f32) -> Result<BatchNorm> {
@@ -210,6 +219,15 @@ impl Tensor {
     }
 
     /// Layer normalisation over the last axis (Ba et al., 2016); `gamma`, `beta` are `[C]`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 3.0], &[1, 2])?;
+    /// let y = x.layer_norm(None, None, 0.0)?.to_vec()?;
+    /// assert!((y[0] + 1.0).abs() < 1e-5 && (y[1] - 1.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit, or the last axis is empty while others are not.

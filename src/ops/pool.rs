@@ -148,6 +148,14 @@ impl Tensor {
     /// rows and columns, rounded down; padding never wins; NaN does. On ties the gradient goes to the first element in
     /// row-major order.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// assert_eq!(image.max_pool2d(Pool2d::new(2, 2, 0))?.to_vec()?, [4.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If these are no images, the window does not fit, or the padding is more than half the kernel.
     pub fn max_pool2d(&self, pool: Pool2d) -> Result<Tensor> {
@@ -202,6 +210,14 @@ impl Tensor {
     }
 
     /// Mean over all pixels: `[N, H, W, C]` -> `[N, C]`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::ones(&gpu, &[2, 4, 4, 3])?.global_avg_pool()?;
+    /// assert_eq!(y.to_vec()?, [1.0; 6]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If these are no images, or they have no pixels.

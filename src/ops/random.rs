@@ -53,6 +53,16 @@ impl Tensor {
     /// Normal with the given mean and standard deviation, by pairs of words (Box and Muller, 1958). Equal across devices
     /// up to rounding of logarithm and root.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::Stream;
+    /// let stream = || Stream::new(7, 0); // seed and number
+    /// let (a, b) = (Tensor::normal(&gpu, &[100], stream(), 0.0, 1.0)?, Tensor::normal(&gpu, &[100], stream(), 0.0, 1.0)?);
+    /// assert_eq!(a.to_vec()?, b.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the standard deviation is negative or either is not finite.
     pub fn normal(gpu: &Gpu, shape: &[usize], s: Stream, mean: f32, std: f32) -> Result<Tensor> {
@@ -90,6 +100,15 @@ impl Tensor {
 
     /// 0 where [`Tensor::uniform`] of the stream is below `p`, `x / (1 - p)` elsewhere (Srivastava et al., 2014). Give
     /// every layer and step a stream of its own; the same one gives the same mask.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::Stream;
+    /// let y = Tensor::ones(&gpu, &[1000])?.dropout(0.5, Stream::new(7, 0))?.to_vec()?;
+    /// assert!(y.iter().all(|v| *v == 0.0 || *v == 2.0)); // the mean stays
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `p` is not a probability or the tensor is not `F32`.

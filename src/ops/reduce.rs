@@ -74,6 +74,15 @@ impl Tensor {
 
     /// Sum over `axes`; with `keepdim` they stay, with length 1. An empty sum is 0; no axes leave the tensor as it is.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// assert_eq!(x.sum(&[1], false)?.to_vec()?, [6.0, 15.0]);
+    /// assert_eq!(x.sum(&[0], true)?.shape(), [1, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If an axis does not exist or comes twice, or the element type is not `F32`; so for all reductions.
     pub fn sum(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
@@ -128,6 +137,15 @@ impl Tensor {
     }
 
     /// Sums over the dimensions that broadcasting from `shape` would repeat: the adjoint of broadcasting.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[4, 3])?;
+    /// assert_eq!(x.sum_to(&[3])?.to_vec()?, [4.0; 3]); // undoes a broadcast
+    /// assert_eq!(x.sum_to(&[])?.item()?, 12.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `shape` does not broadcast to this tensor's.
@@ -195,6 +213,14 @@ impl Tensor {
 
     /// The index (`U32`) of the largest along `axis`, the lowest on ties; of the first NaN if there is any. No gradient.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scores = Tensor::from_slice(&gpu, &[0.1, 0.9, 0.7, 0.2], &[2, 2])?;
+    /// assert_eq!(scores.argmax(1, false)?.to_vec_u32()?, [1, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is no such axis, it is empty, or the element type is not `F32`.
     pub fn argmax(&self, axis: usize, keepdim: bool) -> Result<Tensor> {
@@ -246,6 +272,14 @@ impl Tensor {
 
     /// The variance over `axes`, as [`Tensor::sum`]: squared deviations from the mean, summed and divided by the number of
     /// elements less `correction` (0 for the variance of the elements, 1 to estimate that of their population).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 3.0], &[2])?;
+    /// assert_eq!((x.var(&[0], 0, false)?.item()?, x.var(&[0], 1, false)?.item()?), (1.0, 2.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Also if no more than `correction` elements are reduced.

@@ -65,6 +65,14 @@ impl Tensor {
     /// of the corner pixels coincide (a single pixel is the first one); without, the outer edges of the images do, and what
     /// lies before the first centre or past the last takes its value.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[0.0, 2.0], &[1, 1, 2, 1])?;
+    /// assert_eq!(image.resize_bilinear(1, 3, true)?.to_vec()?, [0.0, 1.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If these are no images, or they have no pixels.
     pub fn resize_bilinear(&self, oh: usize, ow: usize, align_corners: bool) -> Result<Tensor> {

@@ -46,6 +46,13 @@ impl Picks {
 impl Tensor {
     /// Sums of the elements up to and including each one along `axis`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::ones(&gpu, &[4])?.cumsum(0)?.to_vec()?, [1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is no such axis or the element type is not `F32`.
     pub fn cumsum(&self, axis: usize) -> Result<Tensor> {
@@ -66,6 +73,15 @@ impl Tensor {
     /// The elements along `axis` in order, and the index (`U32`) that each came from. Equal elements keep their order,
     /// descending too; NaN counts as the largest.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[3.0, 1.0, 2.0], &[3])?;
+    /// let (sorted, from) = x.sort(0, false)?;
+    /// assert_eq!((sorted.to_vec()?, from.to_vec_u32()?), (vec![1.0, 2.0, 3.0], vec![1, 2, 0]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::cumsum`].
     pub fn sort(&self, axis: usize, descending: bool) -> Result<(Tensor, Tensor)> {
@@ -84,6 +100,14 @@ impl Tensor {
 
     /// The `count` largest (or smallest) elements along `axis`, best first, and the index (`U32`) that each came from;
     /// ties go to the lowest index. NaN counts as the largest.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[3.0, 1.0, 2.0], &[3])?;
+    /// assert_eq!(x.topk(2, 0, true)?.0.to_vec()?, [3.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Also if the axis is shorter than `count`.

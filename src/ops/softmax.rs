@@ -26,6 +26,13 @@ impl Tensor {
     /// `e^x / sum(e^x)` along `axis`, shifted by the largest element so that nothing overflows. Elements below -3e38,
     /// minus infinity among them, count as -3e38: a row of nothing else is uniform, not NaN.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::zeros(&gpu, &[1, 4])?.softmax(1)?.to_vec()?, [0.25; 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the axis does not exist or has no elements while others have, or the element type is not `F32`.
     pub fn softmax(&self, axis: usize) -> Result<Tensor> {

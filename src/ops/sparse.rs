@@ -47,6 +47,16 @@ struct Inner {
 
 /// Which weights of a sparse linear layer `[outputs, inputs]` exist. On the device; cheap to clone. The values of the
 /// weights are a tensor of their own, one for each position in rising order.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?; // outputs, inputs; weights at [0, 1] and [1, 2]
+/// let values = Tensor::from_slice(&gpu, &[10.0, 100.0], &[2])?;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[1, 3])?;
+/// assert_eq!(x.sparse_linear(&values, &pattern, None)?.to_vec()?, [20.0, 300.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct SparsePattern(Arc<Inner>);
 

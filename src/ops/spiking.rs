@@ -49,6 +49,16 @@ impl Tensor {
     /// leak have one element each; all three have gradients, by the surrogate. A second derivative does not exist:
     /// asking for one is an error.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let currents = Tensor::full(&gpu, &[4, 1], 0.6)?; // four steps of one neuron
+    /// let (threshold, leak) = (Tensor::scalar(&gpu, 1.0)?, Tensor::scalar(&gpu, 1.0)?);
+    /// // 0.6, 1.2: a spike, 0.2 stays; 0.8, 1.4: a spike.
+    /// assert_eq!(currents.lif(&threshold, &leak, &LifOptions::default())?.to_vec()?, [0.0, 1.0, 0.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a type is not `F32`, the currents have no time axis, threshold or leak has not one element, or a number of the
     /// surrogate is not positive.

@@ -8,6 +8,19 @@ use crate::tensor::{DType, Tensor};
 
 /// An exponential moving average of an arena's values and running statistics:
 /// `average = decay average + (1 - decay) value`.
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Linear::new(&mut names.root(), 1, 1, false);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let average = Ema::new(&arena)?;
+/// average.update(&arena, 0.99)?; // after every step
+/// let cx = Cx::new(average.params().clone(), average.buffers().clone());
+/// layer.forward(&cx, &Tensor::ones(&gpu, &[1, 1])?)?;
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Ema {
     values: Tensor,
     buffers: Tensor,

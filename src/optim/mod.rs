@@ -45,6 +45,22 @@ pub struct Report {
 }
 
 /// Moves an arena's values along its gradients, all parameters in one dispatch (two with LAMB and LARS).
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut names = Builder::new();
+/// let layer = Linear::new(&mut names.root(), 1, 1, false);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.clip_norm(1.0);
+/// let before = arena.params().get(layer.weight()).to_vec()?[0];
+/// let loss = layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], 50.0)?)?.sum_all()?;
+/// arena.backward(&loss)?; // a gradient of 50, clipped to 1
+/// optimizer.step(&arena, 0.5)?;
+/// let after = arena.params().get(layer.weight()).to_vec()?[0];
+/// assert!((before - after - 0.5).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Optimizer {
     rule: Rule,
     max_norm: Option<f32>,

@@ -18,16 +18,31 @@ pub fn constant(lr: f32) -> f32 {
 }
 
 /// Times `gamma` after every `every` steps.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(step(25, 10, 1.0, 0.5), 0.25);
+/// ```
 pub fn step(step: u64, every: u64, lr: f32, gamma: f32) -> f32 {
     lr * gamma.powi(step.checked_div(every).unwrap_or(0).min(i32::MAX as u64) as i32)
 }
 
 /// Times `gamma` at each of the `milestones` that `step` has reached.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(multi_step(80, &[50, 75], 1.0, 0.5), 0.25);
+/// ```
 pub fn multi_step(step: u64, milestones: &[u64], lr: f32, gamma: f32) -> f32 {
     lr * gamma.powi(milestones.iter().filter(|&&m| step >= m).count() as i32)
 }
 
 /// Straight lines between `(step, rate)` points in rising order; constant before the first and after the last.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(piecewise(5, &[(0, 0.0), (10, 1.0)]), 0.5);
+/// ```
 pub fn piecewise(step: u64, points: &[(u64, f32)]) -> f32 {
     let after = points.partition_point(|&(s, _)| s <= step);
     match (after.checked_sub(1).map(|i| points[i]), points.get(after)) {
@@ -39,11 +54,21 @@ pub fn piecewise(step: u64, points: &[(u64, f32)]) -> f32 {
 }
 
 /// Half a cosine from `lr` down to `last` over `total` steps (Loshchilov and Hutter, 2017).
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!([cosine(0, 100, 0.1, 0.0), cosine(100, 100, 0.1, 0.0)], [0.1, 0.0]);
+/// ```
 pub fn cosine(step: u64, total: u64, lr: f32, last: f32) -> f32 {
     mix(last, lr, 0.5 * (1.0 + (PI * progress(step, total)).cos()))
 }
 
 /// [`cosine`] again and again: the first run has `first` steps, each following one `factor` times as many.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(cosine_restarts(10, 10, 2, 0.1, 0.0), 0.1); // the second run begins
+/// ```
 pub fn cosine_restarts(step: u64, first: u64, factor: u64, lr: f32, last: f32) -> f32 {
     let (mut start, mut len) = (0, first.max(1));
     while step - start >= len {
@@ -54,18 +79,33 @@ pub fn cosine_restarts(step: u64, first: u64, factor: u64, lr: f32, last: f32) -
 }
 
 /// From `lr` to `last` along `(1 - step / total)^power`.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(polynomial(50, 100, 1.0, 0.0, 2.0), 0.25);
+/// ```
 pub fn polynomial(step: u64, total: u64, lr: f32, last: f32, power: f32) -> f32 {
     mix(last, lr, (1.0 - progress(step, total)).powf(power))
 }
 
 /// Scales the rate `then` of another schedule up along a line during the first `steps` steps: by `(step + 1) / steps`, so
 /// that no step has rate zero.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!([warmup(0, 4, 1.0), warmup(3, 4, 1.0), warmup(9, 4, 1.0)], [0.25, 1.0, 1.0]);
+/// ```
 pub fn warmup(step: u64, steps: u64, then: f32) -> f32 {
     if step < steps { then * ((step + 1) as f64 / steps as f64) as f32 } else { then }
 }
 
 /// One cycle (Smith and Topin, 2018) as PyTorch's `OneCycleLR` with two phases: half a cosine from `max / div` up to `max`
 /// during the first `rise` part of the `total` steps, then one down to `max / div / final_div` at the last.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert!((one_cycle(29, 100, 1.0, 0.3, 25.0, 1e4) - 1.0).abs() < 1e-6); // the top
+/// ```
 pub fn one_cycle(step: u64, total: u64, max: f32, rise: f32, div: f32, final_div: f32) -> f32 {
     let (now, last) = (step.min(total.saturating_sub(1)) as f32, total.saturating_sub(1) as f32);
     let peak = rise * total as f32 - 1.0;

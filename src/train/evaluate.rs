@@ -31,6 +31,22 @@ pub struct Evaluation {
 /// Runs `model` in the context `cx` (that of [`Cx::eval`], usually) over all of `data` in its order, `batch` samples at
 /// a time, and measures what comes out: logits `[n, classes]`.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::data::digits;
+/// use shadegrad::nn::{Arena, Builder, Cx, Flatten, Linear, Sequential};
+/// use shadegrad::train::{Images, evaluate};
+/// let data = digits();
+/// let images = Images::upload(&gpu, &data.test, &data.train.channel_stats()?)?;
+/// let mut names = Builder::new();
+/// let model = Sequential::new().then(Flatten).then(Linear::new(&mut names.root(), 64, 10, true));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let found = evaluate(&model, &Cx::eval(&arena), &images, 120)?;
+/// assert_eq!((found.count, found.logits.len()), (360, 3600));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of the model; [`Error::Shape`] if its result is not one score per class; [`Error::NonFinite`] if one is NaN.
 pub fn evaluate(model: &dyn Module, cx: &Cx, data: &Images, batch: usize) -> Result<Evaluation> {

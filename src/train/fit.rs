@@ -134,6 +134,31 @@ pub enum Flow {
 }
 
 /// What a run tells its watcher. An error ends the run.
+///
+/// ```
+/// # use shadegrad::*;
+/// use shadegrad::nn::Arena;
+/// use shadegrad::train::{EpochEnd, Flow, Hooks, Progress};
+///
+/// struct Patience(f64, u64);
+///
+/// impl Hooks for Patience {
+///     fn progress(&mut self, now: &Progress) -> Result<()> {
+///         println!("step {} of {}: loss {:.3}", now.step, now.steps, now.loss);
+///         Ok(())
+///     }
+///
+///     /// Ends the run after five epochs that were no better.
+///     fn epoch(&mut self, end: &EpochEnd, _arena: &mut Arena) -> Result<Flow> {
+///         let accuracy = end.test.as_ref().map_or(0.0, |t| t.accuracy);
+///         if accuracy > self.0 {
+///             *self = Patience(accuracy, end.epoch);
+///         }
+///         Ok(if end.epoch >= self.1 + 5 { Flow::Stop } else { Flow::Continue })
+///     }
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Hooks {
     /// After the first step, and then about twice a second.
     ///
@@ -245,6 +270,27 @@ type RateFn<'a> = Box<dyn Fn(u64) -> f32 + 'a>;
 type LossFn<'a> = Box<dyn FnMut(&Step) -> Result<Tensor> + 'a>;
 
 /// A model and what it is trained with.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::data::digits;
+/// use shadegrad::nn::{Arena, Builder, Flatten, Linear, Sequential};
+/// use shadegrad::optim::{Optimizer, Rule};
+/// use shadegrad::train::{FitOptions, Images, NoHooks, Trainer};
+/// let data = digits();
+/// let stats = data.train.channel_stats()?;
+/// let (train, test) = (Images::upload(&gpu, &data.train, &stats)?, Images::upload(&gpu, &data.test, &stats)?);
+/// let mut names = Builder::new();
+/// let model = Sequential::new().then(Flatten).then(Linear::new(&mut names.root(), 64, 10, true));
+/// let mut arena = Arena::new(&gpu, &names, 0)?;
+/// let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?;
+/// let options = FitOptions { epochs: 2, ..FitOptions::default() };
+/// let summary = Trainer::new(&model, &mut arena, &mut optimizer, |_step| 0.01, options)
+///     .fit(&train, Some(&test), &mut NoHooks)?;
+/// assert!(summary.best.is_some_and(|(_, accuracy)| accuracy > 0.8));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trainer<'a> {
     model: &'a dyn Module,
     arena: &'a mut Arena,

@@ -10,6 +10,18 @@ use crate::tensor::Tensor;
 
 /// A data set whose pictures are on the device as bytes: a batch is then a list of indices, and nothing but those goes
 /// over the bus in a training step.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::data::digits;
+/// use shadegrad::train::Images;
+/// let data = digits();
+/// let images = Images::upload(&gpu, &data.test, &data.train.channel_stats()?)?;
+/// let batch = images.plain(&[5, 3])?;
+/// assert_eq!((batch.images.shape(), batch.labels.shape()), (&[2, 8, 8, 1][..], &[2][..]));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Images {
     name: String,
     pixels: Tensor,

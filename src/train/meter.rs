@@ -20,6 +20,19 @@ pub struct MeterState {
 }
 
 /// Collects the loss of every step on the device and reads them back in batches of at most `window`.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::train::LossMeter;
+/// let mut meter = LossMeter::new(&gpu, 20)?;
+/// for loss in [3.0, 1.0] {
+///     meter.push(&Tensor::scalar(&gpu, loss)?, 64)?; // stays on the device
+/// }
+/// meter.read()?;
+/// assert_eq!(meter.mean(), Some(2.0));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct LossMeter {
     gpu: Gpu,
     ring: Storage,

@@ -113,12 +113,15 @@ fn a_loss_of_ones_own_takes_the_place_of_cross_entropy() -> Result<()> {
 
 #[test]
 fn a_loss_that_is_not_finite_names_its_step() -> Result<()> {
-    let (model, mut arena, mut optimizer, train, _) = setup()?;
-    let err = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.01, options())
-        .loss(|step| step.cross_entropy(&step.logits()?)?.mul_scalar(if step.step == 2 { f32::NAN } else { 1.0 }))
-        .fit(&train, None, &mut NoHooks)
-        .unwrap_err();
-    assert!(matches!(&err, Error::NonFinite(text) if text.contains("the loss of step 3 ")), "{err}");
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let (model, mut arena, mut optimizer, train, _) = setup()?;
+        let err = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.01, options())
+            .loss(|step| step.cross_entropy(&step.logits()?)?.mul_scalar(if step.step == 2 { bad } else { 1.0 }))
+            .fit(&train, None, &mut NoHooks)
+            .unwrap_err();
+        let words = format!("the loss of step 3 is {bad};");
+        assert!(matches!(&err, Error::NonFinite(text) if text.contains(&words)), "{err}");
+    }
     Ok(())
 }
 

@@ -201,6 +201,10 @@ fn output_that_cannot_be_written_is_found_before_training() {
     s.write("file", "a regular file");
     let text = s.bad(&["train", "--out", "file/run"], 1, &["file/run", "cannot be written", "--out"]);
     assert!(!text.contains("step"), "{text}");
+    if cfg!(target_os = "linux") {
+        // Not even root may make a folder there.
+        s.bad(&["train", "--out", "/proc/run"], 1, &["/proc/run", "cannot be written", "--out"]);
+    }
     s.train("run", &["--model", "mlp", "--epochs", "1"]);
     s.bad(&["train", "--out", "run"], 1, &["run", "another run", "--out"]);
 }
