@@ -10,6 +10,7 @@ mod error;
 mod nearest;
 mod ops;
 mod precision;
+mod sharing;
 mod tensor;
 
 pub mod autograd;
@@ -28,10 +29,22 @@ pub use ops::{Attention, BatchNorm, CrossEntropy, Quantizer, Reduction, SparsePa
 pub use ops::{Conv2d, FftNorm, LifOptions, Outside, Pool2d, Reset, Surrogate, augment, pixels, window};
 pub use precision::Precision;
 pub use shadegrad_kernels as kernels;
+pub use shadegrad_kernels::wgpu;
 pub use shadegrad_kernels::{Caps, Class, Gpu, Options};
+pub use sharing::Readback;
 pub use tensor::{DType, MAX_RANK, Tensor};
 
 /// The examples of the README, compiled and run with the documentation's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The example of the page on adding an operation, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/add-an-op.md")]
+pub struct AddAnOp;
+
+/// The examples of the page on embedding, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+pub struct Embedding;

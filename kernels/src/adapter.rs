@@ -302,8 +302,8 @@ pub fn driver_remedy() -> &'static str {
     }
 }
 
-/// Opens a device on `adapter` with every useful feature it has and the options allow.
-pub(crate) fn open(adapter: &wgpu::Adapter, opt: &Options) -> Result<(wgpu::Device, wgpu::Queue)> {
+/// Every useful feature that `adapter` has and the options allow, and the limits that go with it.
+pub(crate) fn wanted(adapter: &wgpu::Adapter, opt: &Options) -> (wgpu::Features, wgpu::Limits) {
     let mut wanted = wgpu::Features::IMMEDIATES
         | wgpu::Features::SUBGROUP
         | wgpu::Features::SHADER_F16
@@ -330,6 +330,12 @@ pub(crate) fn open(adapter: &wgpu::Adapter, opt: &Options) -> Result<(wgpu::Devi
     } else {
         adapter.limits()
     };
+    (features, limits)
+}
+
+/// Opens a device on `adapter` with what [`wanted`] says.
+pub(crate) fn open(adapter: &wgpu::Adapter, opt: &Options) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let (features, limits) = wanted(adapter, opt);
     let request = |features, limits| {
         pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("shadegrad"),

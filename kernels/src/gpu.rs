@@ -1,7 +1,5 @@
 //! The device handle: allocation, dispatch, submission.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
@@ -9,65 +7,12 @@ use shadegrad_shaders::{Kernel, KernelInfo};
 
 use crate::adapter::{self, AdapterDescription, Caps, Options};
 use crate::error::GpuError;
+use crate::fault::{Fault, Faults};
 use crate::memory::{FRESH_WORD, GUARD, MemoryReport, Pool, Storage, guard_words, lock, size_class};
-use crate::pipeline::{BindKey, Cache, MAX_BINDINGS, PARAM_BYTES, Pipeline};
+use crate::pipeline::MAX_BINDINGS;
 use crate::profile::Profiler;
-use crate::transfer::Transfers;
+use crate::recorder::{Counters, Gathering, Recorder};
 use crate::{Profile, Result};
-
-/// Dispatches recorded before a submission; the first of a batch goes out early so that the device starts.
-const SUBMIT_DISPATCHES: u32 = 192;
-const FIRST_SUBMIT_DISPATCHES: u32 = 48;
-/// Bytes bound by recorded dispatches before a submission: bounds the time of one submission for drivers with a watchdog.
-const SUBMIT_BYTES: u64 = 8 << 30;
-/// Submissions in flight before the host waits for the oldest.
-const MAX_IN_FLIGHT: usize = 6;
-/// Parameter slots in the uniform ring of devices without immediates.
-const RING_SLOTS: u32 = 256;
-/// Distance of two slots: the largest alignment WebGPU asks for.
-const RING_STRIDE: u32 = 256;
-
-/// Counts since the device was opened. A warm training step changes only the first three.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Kernels dispatched.
-    pub dispatches: u64,
-    /// Command buffers submitted.
-    pub submits: u64,
-    /// Bytes uploaded.
-    pub uploaded: u64,
-    /// Buffers created on the device.
-    pub buffers_created: u64,
-    /// Pipelines compiled.
-    pub pipelines_created: u64,
-    /// Bind groups created.
-    pub bind_groups_created: u64,
-}
-
-/// What the driver reported outside any call.
-#[derive(Clone)]
-enum Fault {
-    Driver(String),
-    OutOfMemory,
-    Lost(String),
-}
-
-#[derive(Default)]
-struct Faults {
-    any: AtomicBool,
-    first: Mutex<Option<Fault>>,
-}
-
-impl Faults {
-    fn set(&self, fault: Fault) {
-        let mut first = lock(&self.first);
-        // A lost device outranks whatever was reported before it.
-        if first.is_none() || matches!(fault, Fault::Lost(_)) {
-            *first = Some(fault);
-        }
-        self.any.store(true, Ordering::Release);
-    }
-}
 
 pub(crate) struct Inner {
     pub(crate) device: wgpu::Device,
@@ -78,34 +23,7 @@ pub(crate) struct Inner {
     sentinels: bool,
     pub(crate) pool: Arc<Mutex<Pool>>,
     recorder: Mutex<Recorder>,
-    faults: Arc<Faults>,
-}
-
-/// Commands on their way to the device.
-pub(crate) struct Recorder {
-    encoder: Option<wgpu::CommandEncoder>,
-    pass: Option<wgpu::ComputePass<'static>>,
-    /// Pipeline and bind group now set in `pass`.
-    current: (u64, Option<BindKey>),
-    pub(crate) cache: Cache,
-    pub(crate) transfers: Transfers,
-    pub(crate) profiler: Option<Profiler>,
-    ring: Option<Ring>,
-    in_flight: VecDeque<wgpu::SubmissionIndex>,
-    pending: u32,
-    pending_bytes: u64,
-    work: f64,
-    idle: bool,
-    last: VecDeque<Arc<str>>,
-    counters: Counters,
-}
-
-/// Kernel parameters where immediates are missing: one slot a dispatch, written before the submission that uses it.
-struct Ring {
-    buffer: wgpu::Buffer,
-    group: wgpu::BindGroup,
-    bytes: Vec<u8>,
-    used: u32,
+    pub(crate) faults: Arc<Faults>,
 }
 
 /// A device, its memory and its kernels. Cheap to clone; clones share everything.
@@ -143,12 +61,7 @@ impl Gpu {
         let description = adapter::describe(0, &chosen);
         let gpu = Self::build(device, queue, description, &options);
         let faults = gpu.inner.faults.clone();
-        gpu.inner.device.on_uncaptured_error(Arc::new(move |err| {
-            faults.set(match err {
-                wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
-                other => Fault::Driver(other.to_string()),
-            });
-        }));
+        gpu.inner.device.on_uncaptured_error(Arc::new(move |err: wgpu::Error| faults.set(err.into())));
         let faults = gpu.inner.faults.clone();
         gpu.inner.device.set_device_lost_callback(move |reason, text| {
             faults.set(Fault::Lost(format!("{reason:?}: {text}")));
@@ -156,10 +69,15 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Shares the device of the program this is embedded in. Its error and device-lost callbacks stay as they are:
-    /// what they hear, [`Gpu::report_lost`] passes on.
+    /// Shares the device of the program this is embedded in. Its error and device-lost callbacks stay as they are and hear
+    /// nothing of the engine's mistakes, which are errors here; what the device-lost callback hears, [`Gpu::report_lost`]
+    /// passes on. (The engine finds out by itself at its next read-back or upload.)
     ///
-    /// Kernels use what the device was opened with; subgroups, f16, timestamps and immediates help and are not needed.
+    /// Kernels use what the device was opened with; subgroups, f16, timestamps and immediates help and are not needed:
+    /// [`Gpu::wanted`] says what to ask for. Everything goes to `queue`, in order with the application's own submissions.
+    ///
+    /// The application's callbacks (of `map_async`, `on_submitted_work_done`) run inside the engine's calls as inside any
+    /// of wgpu's; they must not call the engine, which may be in the middle of a submission.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: &Options) -> Self {
         let info = device.adapter_info();
         let features = device.features();
@@ -182,24 +100,7 @@ impl Gpu {
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, description: AdapterDescription, options: &Options) -> Self {
         let caps = adapter::caps(&device, options);
-        let mut cache = Cache::default();
-        let ring = (!caps.immediates).then(|| Ring::new(&device, &mut cache));
-        let recorder = Recorder {
-            encoder: None,
-            pass: None,
-            current: (0, None),
-            cache,
-            transfers: Transfers::new(&device),
-            profiler: None,
-            ring,
-            in_flight: VecDeque::new(),
-            pending: 0,
-            pending_bytes: 0,
-            work: 0.0,
-            idle: true,
-            last: VecDeque::with_capacity(8),
-            counters: Counters::default(),
-        };
+        let recorder = Recorder::new(&device, caps.immediates);
         Self {
             inner: Arc::new(Inner {
                 device,
@@ -213,6 +114,13 @@ impl Gpu {
                 faults: Arc::default(),
             }),
         }
+    }
+
+    /// The features and limits that make kernels fast, of those that `adapter` has and `options` allow: what an application
+    /// asks for, beside its own, when it opens the device that it will share. `max_immediate_size` is the one limit that
+    /// WebGPU's defaults leave at nothing.
+    pub fn wanted(adapter: &wgpu::Adapter, options: &Options) -> (wgpu::Features, wgpu::Limits) {
+        adapter::wanted(adapter, options)
     }
 
     /// All adapters, best first. Empty where there is no driver.
@@ -311,6 +219,7 @@ impl Gpu {
             pool.new_id()
         };
         let create = || {
+            // The scope of its own tells this call's lack of memory from other reports.
             let scope = inner.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
             let buffer = inner.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -388,8 +297,7 @@ impl Gpu {
                 buffer.size()
             )));
         }
-        let id = lock(&self.inner.pool).new_id();
-        Ok(Storage::external(id, buffer, offset, bytes))
+        Ok(lock(&self.inner.pool).import(buffer, offset, bytes))
     }
 
     /// Records one kernel over `groups` workgroups. Buffers in `reads` must differ from those in `writes`.
@@ -531,34 +439,40 @@ impl Gpu {
     /// If the device reported a fault.
     pub fn wait(&self) -> Result<()> {
         lock(&self.inner.recorder).submit(&self.inner);
-        // The only error of this wait is a time-out, and it has none.
-        let _ = self.inner.device.poll(wgpu::PollType::wait_indefinitely());
+        self.inner.poll(wgpu::PollType::wait_indefinitely());
         lock(&self.inner.recorder).in_flight.clear();
         self.check()
     }
 
+    /// Asks the device what it has done, without waiting: read-backs that are complete arrive. On an application's device
+    /// this also runs the application's callbacks that are due.
+    ///
+    /// # Errors
+    /// If the device reported a fault.
+    pub fn poll(&self) -> Result<()> {
+        self.inner.poll(wgpu::PollType::Poll);
+        self.check()
+    }
+
+    /// While the guard lives, commands stay together until something is flushed or read (or their buffers come to 8 GiB), and
+    /// no call waits because many submissions are in flight: who holds it bounds their number by other means, as
+    /// `shadegrad::train::Pace` does. One submission matters where drivers let each wait for the one before, as Mesa's
+    /// software driver does. What has to wait still does: reading back, profiling, and running out of memory.
+    #[must_use]
+    pub fn gather(&self) -> Gathering {
+        self.recorder().gathering += 1;
+        Gathering { gpu: self.clone() }
+    }
+
     /// The fault reported since the last call, if any. A lost device stays lost.
     pub fn check(&self) -> Result<()> {
-        let faults = &self.inner.faults;
-        if !faults.any.load(Ordering::Acquire) {
-            return Ok(());
-        }
+        let Some(fault) = self.inner.faults.take() else { return Ok(()) };
         let last = self.last_kernels();
-        let mut first = lock(&faults.first);
-        match first.clone() {
-            None => Ok(()),
-            Some(Fault::Lost(reason)) => Err(GpuError::Lost { reason, last }),
-            Some(Fault::Driver(reason)) => {
-                *first = None;
-                faults.any.store(false, Ordering::Release);
-                Err(GpuError::Driver { reason, last })
-            }
-            Some(Fault::OutOfMemory) => {
-                *first = None;
-                faults.any.store(false, Ordering::Release);
-                Err(GpuError::out_of_memory(0, "driver", &lock(&self.inner.pool).report()))
-            }
-        }
+        Err(match fault {
+            Fault::Lost(reason) => GpuError::Lost { reason, last },
+            Fault::Driver(reason) => GpuError::Driver { reason, last },
+            Fault::OutOfMemory => GpuError::out_of_memory(0, "driver", &lock(&self.inner.pool).report()),
+        })
     }
 
     fn last_kernels(&self) -> String {
@@ -620,170 +534,5 @@ impl Gpu {
         }
         let gx = count.div_ceil(rows);
         Ok(([gx as u32, rows as u32, 1], gx as u32))
-    }
-}
-
-impl Recorder {
-    fn record(
-        &mut self,
-        inner: &Inner,
-        pipeline: &Arc<Pipeline>,
-        bound: &[&Storage],
-        params: &[u8],
-        groups: [u32; 3],
-    ) -> Result<()> {
-        if self.ring.as_ref().is_some_and(Ring::is_full) || self.profiler.as_ref().is_some_and(Profiler::is_full) {
-            self.submit(inner);
-        }
-        let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
-        if let Some(profiler) = &mut self.profiler {
-            // One pass a kernel: the only timestamps every backend has.
-            self.pass = None;
-            self.current = (0, None);
-            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
-            let writes = profiler.begin(&pipeline.name, bytes, std::mem::take(&mut self.work));
-            let desc = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
-            self.pass = Some(encoder.begin_compute_pass(&desc).forget_lifetime());
-        } else if self.pass.is_none() {
-            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
-            self.pass = Some(encoder.begin_compute_pass(&Default::default()).forget_lifetime());
-            self.current = (0, None);
-        }
-        let Some(pass) = &mut self.pass else { return Ok(()) };
-        if self.current.0 != pipeline.key {
-            pass.set_pipeline(&pipeline.raw);
-            self.current.0 = pipeline.key;
-        }
-        let key = BindKey::new(&pipeline.layout, bound);
-        if self.current.1 != Some(key) {
-            let group = self.cache.group(&inner.device, &pipeline.layout, &key, bound);
-            pass.set_bind_group(0, group, &[]);
-            self.current.1 = Some(key);
-        }
-        match &mut self.ring {
-            // Every kernel's pipeline layout holds the ring's group, also where the kernel has no parameters.
-            Some(ring) => {
-                let offset = ring.push(params);
-                pass.set_bind_group(1, &ring.group, &[offset]);
-            }
-            None if pipeline.has_params => pass.set_immediates(0, params),
-            None => {}
-        }
-        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-        if self.last.len() == 8 {
-            self.last.pop_front();
-        }
-        self.last.push_back(pipeline.name.clone());
-        self.counters.dispatches += 1;
-        self.after(inner, bytes);
-        Ok(())
-    }
-
-    /// The encoder, outside any pass.
-    pub(crate) fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
-        self.pass = None;
-        self.current = (0, None);
-        self.encoder.get_or_insert_with(|| new_encoder(device))
-    }
-
-    /// The transfers and the encoder, outside any pass.
-    pub(crate) fn transfers_and_encoder(
-        &mut self,
-        device: &wgpu::Device,
-    ) -> (&mut Transfers, &mut wgpu::CommandEncoder) {
-        self.pass = None;
-        self.current = (0, None);
-        (&mut self.transfers, self.encoder.get_or_insert_with(|| new_encoder(device)))
-    }
-
-    /// Counts one recorded command and submits when enough have come together.
-    pub(crate) fn after(&mut self, inner: &Inner, bytes: u64) {
-        self.pending += 1;
-        self.pending_bytes += bytes;
-        let enough = if self.idle { FIRST_SUBMIT_DISPATCHES } else { SUBMIT_DISPATCHES };
-        if self.pending >= enough || self.pending_bytes >= SUBMIT_BYTES {
-            self.submit(inner);
-            self.idle = false;
-        }
-    }
-
-    /// Hands everything recorded to the device.
-    pub(crate) fn submit(&mut self, inner: &Inner) {
-        self.pass = None;
-        self.current = (0, None);
-        self.pending = 0;
-        self.pending_bytes = 0;
-        self.idle = true;
-        let Some(mut encoder) = self.encoder.take() else { return };
-        if let Some(profiler) = &mut self.profiler {
-            profiler.resolve(&mut encoder);
-        }
-        if let Some(ring) = &mut self.ring {
-            ring.write(&inner.queue);
-        }
-        self.transfers.before_submit();
-        let index = inner.queue.submit([encoder.finish()]);
-        self.transfers.after_submit();
-        if let Some(profiler) = &mut self.profiler {
-            profiler.collect(&inner.device);
-        }
-        self.counters.submits += 1;
-        self.in_flight.push_back(index);
-        while self.in_flight.len() > MAX_IN_FLIGHT {
-            if let Some(oldest) = self.in_flight.pop_front() {
-                let wait = wgpu::PollType::Wait { submission_index: Some(oldest), timeout: None };
-                // The only error of this wait is a time-out, and it has none.
-                let _ = inner.device.poll(wait);
-            }
-        }
-    }
-}
-
-fn new_encoder(device: &wgpu::Device) -> wgpu::CommandEncoder {
-    device.create_command_encoder(&Default::default())
-}
-
-impl Ring {
-    fn new(device: &wgpu::Device, cache: &mut Cache) -> Self {
-        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size: u64::from(RING_SLOTS * RING_STRIDE),
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("params"),
-            layout: &cache.uniform_layout(device),
-            entries: &[wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &buffer,
-                    offset: 0,
-                    size: wgpu::BufferSize::new(PARAM_BYTES.into()),
-                }),
-            }],
-        });
-        Self { buffer, group, bytes: vec![0; (RING_SLOTS * RING_STRIDE) as usize], used: 0 }
-    }
-
-    fn is_full(&self) -> bool {
-        self.used == RING_SLOTS
-    }
-
-    /// The dynamic offset of a slot that holds `params`.
-    fn push(&mut self, params: &[u8]) -> u32 {
-        let offset = self.used * RING_STRIDE;
-        self.bytes[offset as usize..][..params.len()].copy_from_slice(params);
-        self.used += 1;
-        offset
-    }
-
-    /// All slots in one write, which the queue puts before the submission that follows and after the one before.
-    fn write(&mut self, queue: &wgpu::Queue) {
-        let n = (self.used * RING_STRIDE) as usize;
-        if n > 0 {
-            queue.write_buffer(&self.buffer, 0, &self.bytes[..n]);
-        }
-        self.used = 0;
     }
 }

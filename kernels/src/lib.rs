@@ -18,10 +18,12 @@
 
 mod adapter;
 mod error;
+mod fault;
 mod gpu;
 mod memory;
 mod pipeline;
 mod profile;
+mod recorder;
 mod replace;
 mod team;
 mod transfer;
@@ -59,9 +61,10 @@ pub mod window;
 
 pub use adapter::{AdapterDescription, Caps, Class, Disabled, Options};
 pub use error::GpuError;
-pub use gpu::{Counters, Gpu};
+pub use gpu::Gpu;
 pub use memory::{MemoryReport, Storage};
 pub use profile::{KernelTime, Profile};
+pub use recorder::{Counters, Gathering};
 pub use transfer::PendingRead;
 pub use user::UserKernel;
 pub use wgpu;

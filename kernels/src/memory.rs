@@ -64,6 +64,8 @@ pub(crate) struct Pool {
     next_id: u64,
     /// Guard zones to check, on a device opened with sentinels.
     pub(crate) guarded: Vec<Guarded>,
+    /// The application's own buffers in use here.
+    imported: Vec<Weak<Block>>,
 }
 
 /// A guard zone: the buffer, where the zone starts, and whether anybody still uses the buffer.
@@ -92,6 +94,19 @@ impl Pool {
     pub(crate) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// A storage over an application's buffer. All that lie in one buffer share their number, so that a kernel that would
+    /// read one and write another is refused here and not by the driver.
+    pub(crate) fn import(&mut self, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Storage {
+        self.imported.retain(|block| block.strong_count() > 0);
+        let known = self.imported.iter().filter_map(Weak::upgrade).find(|block| block.buffer == buffer);
+        if let Some(block) = known {
+            return Storage { block, offset, bytes, guard: 0 };
+        }
+        let storage = Storage::external(self.new_id(), buffer, offset, bytes);
+        self.imported.push(Arc::downgrade(&storage.block));
+        storage
     }
 
     fn count_in(&mut self, bytes: u64, label: &'static str) {

@@ -1,6 +1,7 @@
 //! Pipelines, layouts and bind groups: made once, found again by key.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use shadegrad_shaders::KernelInfo;
@@ -8,6 +9,7 @@ use shadegrad_shaders::KernelInfo;
 use crate::Result;
 use crate::adapter::Caps;
 use crate::error::GpuError;
+use crate::fault::{Fault, attempt};
 use crate::memory::Storage;
 
 /// Bytes of immediates in every layout: one block for all kernels, so that changing the pipeline keeps it.
@@ -161,22 +163,24 @@ impl Cache {
         let layout = self.layout(device, caps, reads as u8, (info.access.len() - reads) as u8);
         let source = self.replaced.get(&*info.name).map_or(&*info.source, String::as_str);
         let source = if caps.immediates { source.to_string() } else { shadegrad_shaders::uniform_params(source) };
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = shader_module(device, &info.name, source, caps.checked);
-        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&info.name),
-            layout: Some(&layout.pipeline),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                // Kernels write workgroup memory before they read it; clearing it first can cost more than the kernel.
-                zero_initialize_workgroup_memory: caps.checked,
-            },
-            cache: None,
-        });
-        if let Some(err) = pollster::block_on(scope.pop()) {
-            return Err(fail(err.to_string()));
+        let make = || {
+            let module = shader_module(device, &info.name, source, caps.checked);
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&info.name),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    // Kernels write workgroup memory before they read it; clearing it first can cost more than the kernel.
+                    zero_initialize_workgroup_memory: caps.checked,
+                },
+                cache: None,
+            })
+        };
+        let (raw, fault) = attempt(device, make);
+        if let Some(fault) = fault {
+            return Err(fail(fault.to_string()));
         }
         self.pipelines_made += 1;
         let made = Arc::new(Pipeline {
@@ -190,36 +194,42 @@ impl Cache {
         Ok(made)
     }
 
+    /// The bind group of `key`, or what wgpu has against it: a buffer of the application that was destroyed, or that is of
+    /// another device. (Recorded all the same, it would spoil everything in the same submission.)
     pub(crate) fn group(
         &mut self,
         device: &wgpu::Device,
         layout: &Layout,
         key: &BindKey,
         storages: &[&Storage],
-    ) -> &wgpu::BindGroup {
+    ) -> Result<&wgpu::BindGroup, Fault> {
         if self.groups.len() >= MAX_GROUPS {
             self.groups.clear();
         }
-        self.groups.entry(*key).or_insert_with(|| {
-            self.groups_made += 1;
-            let entries: Vec<_> = storages
-                .iter()
-                .enumerate()
-                .map(|(i, s)| wgpu::BindGroupEntry {
-                    binding: i as u32,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: s.buffer(),
-                        offset: s.offset(),
-                        size: wgpu::BufferSize::new(s.bound_bytes()),
-                    }),
-                })
-                .collect();
-            device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &layout.group,
-                entries: &entries,
-            })
-        })
+        match self.groups.entry(*key) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(place) => {
+                let entries: Vec<_> = storages
+                    .iter()
+                    .enumerate()
+                    .map(|(i, s)| wgpu::BindGroupEntry {
+                        binding: i as u32,
+                        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                            buffer: s.buffer(),
+                            offset: s.offset(),
+                            size: wgpu::BufferSize::new(s.bound_bytes()),
+                        }),
+                    })
+                    .collect();
+                let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout.group, entries: &entries };
+                let (group, fault) = attempt(device, || device.create_bind_group(&descriptor));
+                if let Some(fault) = fault {
+                    return Err(fault);
+                }
+                self.groups_made += 1;
+                Ok(place.insert(group))
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::gpu::Inner;
+
 /// Kernels measured between two submissions: two queries each, within the 4096 a query set may have.
 const SLOTS: u32 = 2048;
 
@@ -142,13 +144,12 @@ impl Profiler {
     }
 
     /// Reads the queries of the submission just made.
-    pub(crate) fn collect(&mut self, device: &wgpu::Device) {
+    pub(crate) fn collect(&mut self, inner: &Inner) {
         if std::mem::take(&mut self.resolved) == 0 {
             return;
         }
         self.read.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        // The only error of this wait is a time-out, and it has none.
-        let _ = device.poll(wgpu::PollType::wait_indefinitely());
+        inner.poll(wgpu::PollType::wait_indefinitely());
         let samples = std::mem::take(&mut self.samples);
         if let Ok(view) = self.read.slice(..).get_mapped_range() {
             for (i, s) in samples.into_iter().enumerate() {

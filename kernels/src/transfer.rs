@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::error::GpuError;
+use crate::gpu::Inner;
 use crate::memory::{Storage, lock, size_class};
 use crate::{Gpu, Result};
 
@@ -16,50 +17,97 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Staging memory in both directions, recycled.
 pub(crate) struct Transfers {
-    belt: wgpu::util::StagingBelt,
-    belt_used: bool,
+    belt: Belt,
     /// Read-back buffers by size class, not in use.
     free: Arc<Mutex<Vec<wgpu::Buffer>>>,
     pub(crate) uploaded: u64,
     pub(crate) buffers_created: u64,
 }
 
+/// Mapped memory that uploads are written to and that the device copies from. A chunk is unmapped by the submission that
+/// uses it and comes back, mapped again, once the device is done with it. (wgpu's own `StagingBelt` does the same and
+/// panics when the device was lost.)
+struct Belt {
+    open: Option<wgpu::Buffer>,
+    /// Bytes used of the open chunk.
+    used: u64,
+    /// Full chunks that the recorded commands read.
+    full: Vec<wgpu::Buffer>,
+    send: mpsc::Sender<wgpu::Buffer>,
+    back: mpsc::Receiver<wgpu::Buffer>,
+}
+
+impl Belt {
+    fn new() -> Self {
+        let (send, back) = mpsc::channel();
+        Self { open: None, used: 0, full: Vec::new(), send, back }
+    }
+
+    /// A chunk with room for `bytes`, at most [`CHUNK`], and the place in it; whether it is new.
+    fn room(&mut self, inner: &Inner, bytes: u64) -> (wgpu::Buffer, u64, bool) {
+        // Mapped ranges start at multiples of eight.
+        let at = self.used.next_multiple_of(wgpu::MAP_ALIGNMENT);
+        if let Some(open) = self.open.as_ref().filter(|_| at + bytes <= CHUNK) {
+            self.used = at + bytes;
+            return (open.clone(), at, false);
+        }
+        self.full.extend(self.open.take());
+        let recycled = self.back.try_recv().ok();
+        let new = recycled.is_none();
+        let chunk = recycled.unwrap_or_else(|| {
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some("upload"),
+                size: CHUNK,
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: true,
+            };
+            inner.catching(|| inner.device.create_buffer(&descriptor))
+        });
+        self.open = Some(chunk.clone());
+        self.used = bytes;
+        (chunk, 0, new)
+    }
+}
+
 impl Transfers {
-    pub(crate) fn new(device: &wgpu::Device) -> Self {
-        Self {
-            belt: wgpu::util::StagingBelt::new(device.clone(), CHUNK),
-            belt_used: false,
-            free: Arc::default(),
-            uploaded: 0,
-            buffers_created: 0,
-        }
+    pub(crate) fn new() -> Self {
+        Self { belt: Belt::new(), free: Arc::default(), uploaded: 0, buffers_created: 0 }
     }
 
+    /// Ends the writing to the chunks that the recorded commands read.
     pub(crate) fn before_submit(&mut self) {
-        if self.belt_used {
-            self.belt.finish();
-        }
+        let belt = &mut self.belt;
+        belt.full.extend(belt.open.take());
+        belt.full.iter().for_each(wgpu::Buffer::unmap);
     }
 
+    /// Asks for the chunks back.
     pub(crate) fn after_submit(&mut self) {
-        if std::mem::take(&mut self.belt_used) {
-            self.belt.recall();
+        for chunk in self.belt.full.drain(..) {
+            let (send, buffer) = (self.belt.send.clone(), chunk.clone());
+            chunk.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                if mapped.is_ok() {
+                    // Nobody listens any more when the device was dropped.
+                    let _ = send.send(buffer);
+                }
+            });
         }
     }
 
-    fn staging(&mut self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    fn staging(&mut self, inner: &Inner, bytes: u64) -> wgpu::Buffer {
         let class = size_class(bytes);
         let mut free = lock(&self.free);
         if let Some(i) = free.iter().position(|b| b.size() == class) {
             return free.swap_remove(i);
         }
         self.buffers_created += 1;
-        device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: Some("read-back"),
             size: class,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        })
+        };
+        inner.catching(|| inner.device.create_buffer(&descriptor))
     }
 }
 
@@ -70,26 +118,31 @@ pub struct PendingRead {
     bytes: usize,
     done: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
     free: Arc<Mutex<Vec<wgpu::Buffer>>>,
+    /// Submissions when the copy was recorded: as long as there are no more, it was not submitted.
+    submits: u64,
 }
 
 impl PendingRead {
-    /// The bytes if they have arrived, `None` if not yet. Never blocks; call [`Gpu::flush`] once so that they can come.
+    /// The bytes if they have arrived, `None` if not yet. Never blocks; the first call submits what is recorded, if nobody
+    /// did, so that they can come.
     ///
     /// # Errors
     /// If the device reported a fault, or the bytes were taken already.
     pub fn try_take(&mut self) -> Result<Option<Vec<u8>>> {
-        // The only error of a poll without waiting is a time-out, and it has none.
-        let _ = self.gpu.inner.device.poll(wgpu::PollType::Poll);
+        {
+            let mut rec = self.gpu.recorder();
+            if rec.counters.submits == self.submits {
+                rec.submit(&self.gpu.inner);
+            }
+        }
+        self.gpu.inner.poll(wgpu::PollType::Poll);
         match self.done.try_recv() {
             Ok(Ok(())) => self.take().map(Some),
             Err(mpsc::TryRecvError::Empty) => {
                 self.gpu.check()?;
                 Ok(None)
             }
-            Ok(Err(_)) | Err(mpsc::TryRecvError::Disconnected) => {
-                self.gpu.check()?;
-                Err(GpuError::Transfer("the read-back was cancelled".into()))
-            }
+            Ok(Err(_)) | Err(mpsc::TryRecvError::Disconnected) => Err(self.cancelled()),
         }
     }
 
@@ -98,15 +151,28 @@ impl PendingRead {
     /// # Errors
     /// If the device reported a fault, or the bytes were taken already.
     pub fn wait(mut self) -> Result<Vec<u8>> {
+        if self.buffer.is_none() {
+            return self.take();
+        }
         self.gpu.wait()?;
         // Another thread's wait may have collected this read-back and be about to report it.
         match self.done.recv_timeout(REPORT_TIMEOUT) {
             Ok(Ok(())) => self.take(),
-            _ => {
-                self.gpu.check()?;
-                Err(GpuError::Transfer("the read-back was cancelled".into()))
-            }
+            _ => Err(self.cancelled()),
         }
+    }
+
+    /// Why the bytes will not come.
+    fn cancelled(&self) -> GpuError {
+        if let Err(err) = self.gpu.check() {
+            return err;
+        }
+        if self.buffer.is_none() {
+            return GpuError::Transfer("the bytes of this read-back were taken already".into());
+        }
+        // The copy was accepted, and nobody but us can destroy its buffer.
+        self.gpu.report_lost("a read-back was cancelled: the device was destroyed or dropped by its owner");
+        self.gpu.check().err().unwrap_or_else(|| GpuError::Transfer("the read-back was cancelled".into()))
     }
 
     fn take(&mut self) -> Result<Vec<u8>> {
@@ -146,33 +212,44 @@ impl Gpu {
             return Ok(());
         }
         self.check()?;
+        let inner = &*self.inner;
         let (whole, rest) = data.split_at(data.len() & !3);
         let mut tail = [0u8; 4];
         tail[..rest.len()].copy_from_slice(rest);
-        let device = &self.inner.device;
         let mut guard = self.recorder();
         let rec = &mut *guard;
         rec.transfers.uploaded += n;
         if n > CHUNK {
             // The queue's own write comes before whatever is submitted next: submit what must come before it.
-            rec.submit(&self.inner);
-            self.inner.queue.write_buffer(to.buffer(), to.offset() + offset, whole);
-            if !rest.is_empty() {
-                self.inner.queue.write_buffer(to.buffer(), to.offset() + offset + whole.len() as u64, &tail);
-            }
+            rec.submit(inner);
+            inner.catching(|| {
+                inner.queue.write_buffer(to.buffer(), to.offset() + offset, whole);
+                if !rest.is_empty() {
+                    inner.queue.write_buffer(to.buffer(), to.offset() + offset + whole.len() as u64, &tail);
+                }
+            });
             return Ok(());
         }
         let padded = n.next_multiple_of(4);
-        if let Some(size) = wgpu::BufferSize::new(padded) {
-            let (transfers, encoder) = rec.transfers_and_encoder(device);
-            let mut view = transfers.belt.write_buffer(encoder, to.buffer(), to.offset() + offset, size);
-            view.slice(..whole.len()).copy_from_slice(whole);
-            if !rest.is_empty() {
-                view.slice(whole.len()..).copy_from_slice(&tail);
+        let (chunk, at, new) = rec.transfers.belt.room(inner, padded);
+        rec.transfers.buffers_created += u64::from(new);
+        match chunk.slice(at..at + padded).get_mapped_range_mut() {
+            Ok(mut view) => {
+                view.slice(..whole.len()).copy_from_slice(whole);
+                if !rest.is_empty() {
+                    view.slice(whole.len()..).copy_from_slice(&tail);
+                }
+            }
+            Err(err) => {
+                drop(guard);
+                // Memory that was asked for already mapped is not, or did not come back so.
+                self.check()?;
+                self.report_lost(&format!("memory for an upload cannot be reached: {err}"));
+                return self.check();
             }
         }
-        rec.transfers.belt_used = true;
-        rec.after(&self.inner, 2 * n);
+        rec.encoder(&inner.device).copy_buffer_to_buffer(&chunk, at, to.buffer(), to.offset() + offset, padded);
+        rec.after(inner, 2 * n);
         Ok(())
     }
 
@@ -193,8 +270,9 @@ impl Gpu {
         let (send, done) = mpsc::channel();
         let mut rec = self.recorder();
         let padded = from.bytes().max(1).next_multiple_of(4);
-        let buffer = rec.transfers.staging(&self.inner.device, padded);
+        let buffer = rec.transfers.staging(&self.inner, padded);
         let free = rec.transfers.free.clone();
+        let submits = rec.counters.submits;
         let encoder = rec.encoder(&self.inner.device);
         encoder.copy_buffer_to_buffer(from.buffer(), from.offset(), &buffer, 0, padded);
         encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, .., move |result| {
@@ -203,6 +281,6 @@ impl Gpu {
         });
         rec.after(&self.inner, 2 * padded);
         drop(rec);
-        Ok(PendingRead { gpu: self.clone(), buffer: Some(buffer), bytes: from.bytes() as usize, done, free })
+        Ok(PendingRead { gpu: self.clone(), buffer: Some(buffer), bytes: from.bytes() as usize, done, free, submits })
     }
 }

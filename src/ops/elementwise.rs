@@ -597,15 +597,13 @@ impl Tensor {
     }
 }
 
-/// Operators panic with the text that the method's error would have.
+/// Operators are the methods of the same name and give the same errors: `(&a + &b)?`.
 macro_rules! operator {
     ($trait:ident, $method:ident) => {
         impl ops::$trait<&Tensor> for &Tensor {
-            type Output = Tensor;
-            #[track_caller]
-            #[allow(clippy::panic)] // As for negation.
-            fn $method(self, other: &Tensor) -> Tensor {
-                Tensor::$method(self, other).unwrap_or_else(|e| panic!("{e}"))
+            type Output = Result<Tensor>;
+            fn $method(self, other: &Tensor) -> Result<Tensor> {
+                Tensor::$method(self, other)
             }
         }
     };
@@ -616,10 +614,8 @@ operator!(Mul, mul);
 operator!(Div, div);
 
 impl ops::Neg for &Tensor {
-    type Output = Tensor;
-    #[track_caller]
-    #[expect(clippy::panic, reason = "an operator cannot return an error; `Tensor::neg` does")]
-    fn neg(self) -> Tensor {
-        Tensor::neg(self).unwrap_or_else(|e| panic!("{e}"))
+    type Output = Result<Tensor>;
+    fn neg(self) -> Result<Tensor> {
+        Tensor::neg(self)
     }
 }

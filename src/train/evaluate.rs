@@ -1,9 +1,12 @@
 //! Measuring a classifier on a data set.
 
+use std::ops::Range;
+
 use crate::autograd::no_grad;
 use crate::error::{Error, Result};
 use crate::metrics::{self, Scores};
 use crate::nn::{Cx, Module};
+use crate::tensor::Tensor;
 use crate::train::Images;
 
 /// Bins of the calibration error, as in Guo et al., "On calibration of modern neural networks", 2017.
@@ -53,26 +56,39 @@ pub fn evaluate(model: &dyn Module, cx: &Cx, data: &Images, batch: usize) -> Res
     if batch == 0 {
         return Err(Error::value("evaluate", "a batch size of 0; give at least 1"));
     }
-    let (n, classes) = (data.len(), data.classes());
-    let mut logits = Vec::with_capacity(n * classes);
+    let n = data.len();
+    let mut logits = Vec::with_capacity(n * data.classes());
     for start in (0..n).step_by(batch) {
-        let indices: Vec<u32> = (start as u32..(start + batch).min(n) as u32).collect();
-        let out = no_grad(|| model.forward(cx, &data.plain(&indices)?.images))?;
-        if out.shape() != [indices.len(), classes] {
-            return Err(Error::shape(
-                "evaluate",
-                format!(
-                    "the model gives {:?} for {} samples of {classes} classes; its last layer must have as many outputs",
-                    out.shape(),
-                    indices.len()
-                ),
-            ));
-        }
+        let out = no_grad(|| forward(model, cx, data, start..(start + batch).min(n)))?;
         logits.extend(out.to_vec()?);
     }
+    measure(data, logits)
+}
+
+/// The scores `[n, classes]` of the samples in `range`.
+pub(super) fn forward(model: &dyn Module, cx: &Cx, data: &Images, range: Range<usize>) -> Result<Tensor> {
+    let indices: Vec<u32> = (range.start as u32..range.end as u32).collect();
+    let out = model.forward(cx, &data.plain(&indices)?.images)?;
+    if out.shape() == [indices.len(), data.classes()] {
+        return Ok(out);
+    }
+    Err(Error::shape(
+        "evaluate",
+        format!(
+            "the model gives {:?} for {} samples of {} classes; its last layer must have as many outputs",
+            out.shape(),
+            indices.len(),
+            data.classes()
+        ),
+    ))
+}
+
+/// What the scores of all of `data`, in its order, come to.
+pub(super) fn measure(data: &Images, logits: Vec<f32>) -> Result<Evaluation> {
+    let classes = data.classes();
     let (scores, labels) = (Scores::logits(&logits, classes), data.labels());
     Ok(Evaluation {
-        count: n,
+        count: data.len(),
         loss: metrics::nll(scores, labels)?,
         accuracy: metrics::accuracy(scores, labels)?,
         top5: (classes > 5).then(|| metrics::top_k(scores, labels, 5)).transpose()?,

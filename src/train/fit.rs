@@ -361,17 +361,7 @@ impl<'a> Trainer<'a> {
             ));
         }
         let gpu = self.arena.gpu().clone();
-        let (precision, note) = options.precision.on(&gpu);
-        if let Some(note) = note {
-            log::warn!("{note}");
-        }
-        if precision == Precision::Mixed && !self.optimizer.scales_loss() {
-            return Err(Error::value(
-                "fit",
-                "mixed precision needs an optimiser that scales the loss; make it with `loss_scaling`",
-            ));
-        }
-        self.options.precision = precision;
+        self.choose_precision(true)?;
         let options = &self.options;
         let mut sampler = Sampler::new(train.len(), options.batch)?.seed(options.seed).shuffle(options.shuffle);
         let per_epoch = sampler.batches_per_epoch();
@@ -463,13 +453,29 @@ impl<'a> Trainer<'a> {
         Ok(Summary { last, best, steps: step, seconds: clock.seconds() })
     }
 
+    /// Settles what the options' precision is on this device; `say` where it is less than asked for.
+    pub(super) fn choose_precision(&mut self, say: bool) -> Result<()> {
+        let (precision, note) = self.options.precision.on(self.arena.gpu());
+        if let Some(note) = note.filter(|_| say) {
+            log::warn!("{note}");
+        }
+        if precision == Precision::Mixed && !self.optimizer.scales_loss() {
+            return Err(Error::value(
+                "fit",
+                "mixed precision needs an optimiser that scales the loss; make it with `loss_scaling`",
+            ));
+        }
+        self.options.precision = precision;
+        Ok(())
+    }
+
     /// The rate of the last of `step` steps.
     fn last_rate(&self, step: u64) -> f32 {
         step.checked_sub(1).map_or(0.0, &self.rate)
     }
 
     /// Forward pass, backward pass and optimiser; the loss.
-    fn step(&mut self, batch: &Minibatch, epoch: u64, step: u64) -> Result<Tensor> {
+    pub(super) fn step(&mut self, batch: &Minibatch, epoch: u64, step: u64) -> Result<Tensor> {
         if !self.anomaly {
             return self.step_unwatched(batch, epoch, step);
         }
@@ -517,7 +523,7 @@ impl<'a> Trainer<'a> {
         hooks.pause(&mut Pause { place, step, arena: self.arena, optimizer: self.optimizer, meter, rest: &rest })
     }
 
-    fn minibatch(&self, train: &Images, indices: &[u32], epoch: u64, step: u64) -> Result<Minibatch> {
+    pub(super) fn minibatch(&self, train: &Images, indices: &[u32], epoch: u64, step: u64) -> Result<Minibatch> {
         let seed = self.options.seed;
         let augment = self.options.augment.as_ref().unwrap_or(train.normalise());
         let mut batch = train.batch(indices, augment, Stream::new(seed, AUGMENT + epoch))?;

@@ -94,12 +94,7 @@ impl LossMeter {
         let bytes = self.gpu.read(&self.ring)?;
         for (i, (raw, &samples)) in bytes.chunks_exact(4).zip(&self.pending).enumerate() {
             let loss = f64::from(f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
-            if !loss.is_finite() {
-                return Err(Error::NonFinite(format!(
-                    "the loss of step {} is {loss}; use a lower learning rate, warm it up, or clip the gradient's norm",
-                    self.first + i as u64
-                )));
-            }
+            finite(self.first + i as u64, loss)?;
             if self.recent.len() == self.window {
                 self.recent.pop_front();
             }
@@ -163,4 +158,14 @@ impl LossMeter {
         self.epoch.reset();
         Ok(mean)
     }
+}
+
+/// Refuses a loss that is not finite; `step` counts from 1.
+pub(super) fn finite(step: u64, loss: f64) -> Result<()> {
+    if loss.is_finite() {
+        return Ok(());
+    }
+    Err(Error::NonFinite(format!(
+        "the loss of step {step} is {loss}; use a lower learning rate, warm it up, or clip the gradient's norm"
+    )))
 }

@@ -1,16 +1,22 @@
 //! Supervised training: a data set on the device, a loop that a program can watch and stop, and evaluation.
 //!
 //! [`Trainer::fit`] is a plain loop over public parts of the engine. A method with another loss gives its own with
-//! [`Trainer::loss`]; one with another loop builds it from [`Images`], [`LossMeter`] and [`evaluate`].
+//! [`Trainer::loss`]; one with another loop builds it from [`Images`], [`LossMeter`] and [`evaluate`]. A program that may
+//! not wait for the device drives the same steps from its own loop, with [`Trainer::advance`] or, whatever a step is, with
+//! [`Pace`].
 
 mod evaluate;
 mod fit;
 mod images;
 mod meter;
+mod pace;
+mod session;
 mod state;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use fit::{EpochEnd, FitOptions, Flow, Hooks, Mixing, NoHooks, Progress, Step, Summary, Trainer};
 pub use images::{Images, Minibatch};
 pub use meter::{LossMeter, MeterState};
+pub use pace::{Budget, News, Pace};
+pub use session::{Advance, Evaluator, Session};
 pub use state::{Pause, Place, TrainState};

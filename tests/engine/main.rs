@@ -3,6 +3,7 @@
 mod augment;
 mod autograd;
 mod checkpoint;
+mod embed;
 mod linalg;
 mod memory;
 mod nn;

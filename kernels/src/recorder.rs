@@ -1,0 +1,275 @@
+//! Recording: one encoder, one pass, submitted in batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::error::GpuError;
+use crate::fault::Fault;
+use crate::gpu::Inner;
+use crate::memory::{Storage, lock};
+use crate::pipeline::{BindKey, Cache, PARAM_BYTES, Pipeline};
+use crate::profile::Profiler;
+use crate::transfer::Transfers;
+use crate::{Gpu, Result};
+
+/// Dispatches recorded before a submission; the first of a batch goes out early so that the device starts.
+const SUBMIT_DISPATCHES: u32 = 192;
+const FIRST_SUBMIT_DISPATCHES: u32 = 48;
+/// Bytes bound by recorded dispatches before a submission: bounds the time of one submission for drivers with a watchdog.
+const SUBMIT_BYTES: u64 = 8 << 30;
+/// Submissions in flight before the host waits for the oldest.
+const MAX_IN_FLIGHT: usize = 6;
+/// Parameter slots in the uniform ring of devices without immediates.
+const RING_SLOTS: u32 = 256;
+/// Distance of two slots: the largest alignment WebGPU asks for.
+const RING_STRIDE: u32 = 256;
+
+/// Counts since the device was opened. A warm training step changes only the first three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernels dispatched.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submits: u64,
+    /// Bytes uploaded.
+    pub uploaded: u64,
+    /// Buffers created on the device.
+    pub buffers_created: u64,
+    /// Pipelines compiled.
+    pub pipelines_created: u64,
+    /// Bind groups created.
+    pub bind_groups_created: u64,
+}
+
+/// Commands on their way to the device.
+pub(crate) struct Recorder {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    /// Pipeline and bind group now set in `pass`.
+    current: (u64, Option<BindKey>),
+    pub(crate) cache: Cache,
+    pub(crate) transfers: Transfers,
+    pub(crate) profiler: Option<Profiler>,
+    ring: Option<Ring>,
+    pub(crate) in_flight: VecDeque<wgpu::SubmissionIndex>,
+    /// Guards alive: see [`Gathering`].
+    pub(crate) gathering: u32,
+    pending: u32,
+    pending_bytes: u64,
+    pub(crate) work: f64,
+    idle: bool,
+    pub(crate) last: VecDeque<Arc<str>>,
+    pub(crate) counters: Counters,
+}
+
+/// While it lives, commands stay together and nobody waits for older ones: made by [`Gpu::gather`].
+pub struct Gathering {
+    pub(crate) gpu: Gpu,
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.gpu.recorder().gathering -= 1;
+    }
+}
+
+/// Kernel parameters where immediates are missing: one slot a dispatch, written before the submission that uses it.
+struct Ring {
+    buffer: wgpu::Buffer,
+    group: wgpu::BindGroup,
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+impl Recorder {
+    pub(crate) fn new(device: &wgpu::Device, immediates: bool) -> Self {
+        let mut cache = Cache::default();
+        let ring = (!immediates).then(|| Ring::new(device, &mut cache));
+        Self {
+            encoder: None,
+            pass: None,
+            current: (0, None),
+            cache,
+            transfers: Transfers::new(),
+            profiler: None,
+            ring,
+            in_flight: VecDeque::new(),
+            gathering: 0,
+            pending: 0,
+            pending_bytes: 0,
+            work: 0.0,
+            idle: true,
+            last: VecDeque::with_capacity(8),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn record(
+        &mut self,
+        inner: &Inner,
+        pipeline: &Arc<Pipeline>,
+        bound: &[&Storage],
+        params: &[u8],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        if self.ring.as_ref().is_some_and(Ring::is_full) || self.profiler.as_ref().is_some_and(Profiler::is_full) {
+            self.submit(inner);
+        }
+        let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
+        let key = BindKey::new(&pipeline.layout, bound);
+        let group = match self.cache.group(&inner.device, &pipeline.layout, &key, bound) {
+            Ok(group) => group.clone(),
+            Err(Fault::OutOfMemory) => {
+                return Err(GpuError::out_of_memory(0, "bind group", &lock(&inner.pool).report()));
+            }
+            Err(fault) => {
+                return Err(GpuError::Dispatch { kernel: pipeline.name.to_string(), reason: fault.to_string() });
+            }
+        };
+        if let Some(profiler) = &mut self.profiler {
+            // One pass a kernel: the only timestamps every backend has.
+            self.pass = None;
+            self.current = (0, None);
+            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
+            let writes = profiler.begin(&pipeline.name, bytes, std::mem::take(&mut self.work));
+            let desc = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+            self.pass = Some(encoder.begin_compute_pass(&desc).forget_lifetime());
+        } else if self.pass.is_none() {
+            let encoder = self.encoder.get_or_insert_with(|| new_encoder(&inner.device));
+            self.pass = Some(encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+            self.current = (0, None);
+        }
+        let Some(pass) = &mut self.pass else { return Ok(()) };
+        if self.current.0 != pipeline.key {
+            pass.set_pipeline(&pipeline.raw);
+            self.current.0 = pipeline.key;
+        }
+        if self.current.1 != Some(key) {
+            pass.set_bind_group(0, &group, &[]);
+            self.current.1 = Some(key);
+        }
+        match &mut self.ring {
+            // Every kernel's pipeline layout holds the ring's group, also where the kernel has no parameters.
+            Some(ring) => {
+                let offset = ring.push(params);
+                pass.set_bind_group(1, &ring.group, &[offset]);
+            }
+            None if pipeline.has_params => pass.set_immediates(0, params),
+            None => {}
+        }
+        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+        if self.last.len() == 8 {
+            self.last.pop_front();
+        }
+        self.last.push_back(pipeline.name.clone());
+        self.counters.dispatches += 1;
+        self.after(inner, bytes);
+        Ok(())
+    }
+
+    /// The encoder, outside any pass.
+    pub(crate) fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.current = (0, None);
+        self.encoder.get_or_insert_with(|| new_encoder(device))
+    }
+
+    /// Counts one recorded command and submits when enough have come together.
+    pub(crate) fn after(&mut self, inner: &Inner, bytes: u64) {
+        self.pending += 1;
+        self.pending_bytes += bytes;
+        let enough = match self.gathering {
+            0 if self.idle => FIRST_SUBMIT_DISPATCHES,
+            0 => SUBMIT_DISPATCHES,
+            _ => u32::MAX,
+        };
+        if self.pending >= enough || self.pending_bytes >= SUBMIT_BYTES {
+            self.submit(inner);
+            self.idle = false;
+        }
+    }
+
+    /// Hands everything recorded to the device.
+    pub(crate) fn submit(&mut self, inner: &Inner) {
+        self.pass = None;
+        self.current = (0, None);
+        self.pending = 0;
+        self.pending_bytes = 0;
+        self.idle = true;
+        let Some(mut encoder) = self.encoder.take() else { return };
+        let index = inner.catching(|| {
+            if let Some(profiler) = &mut self.profiler {
+                profiler.resolve(&mut encoder);
+            }
+            if let Some(ring) = &mut self.ring {
+                ring.write(&inner.queue);
+            }
+            self.transfers.before_submit();
+            let index = inner.queue.submit([encoder.finish()]);
+            self.transfers.after_submit();
+            if let Some(profiler) = &mut self.profiler {
+                profiler.collect(inner);
+            }
+            index
+        });
+        self.counters.submits += 1;
+        self.in_flight.push_back(index);
+        // Where nobody waits, submissions are bounded by whoever holds the guard; old ones are forgotten all the same.
+        while self.in_flight.len() > MAX_IN_FLIGHT {
+            if let Some(oldest) = self.in_flight.pop_front()
+                && self.gathering == 0
+            {
+                inner.poll(wgpu::PollType::Wait { submission_index: Some(oldest), timeout: None });
+            }
+        }
+    }
+}
+
+fn new_encoder(device: &wgpu::Device) -> wgpu::CommandEncoder {
+    device.create_command_encoder(&Default::default())
+}
+
+impl Ring {
+    fn new(device: &wgpu::Device, cache: &mut Cache) -> Self {
+        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: u64::from(RING_SLOTS * RING_STRIDE),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("params"),
+            layout: &cache.uniform_layout(device),
+            entries: &[wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffer,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(PARAM_BYTES.into()),
+                }),
+            }],
+        });
+        Self { buffer, group, bytes: vec![0; (RING_SLOTS * RING_STRIDE) as usize], used: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.used == RING_SLOTS
+    }
+
+    /// The dynamic offset of a slot that holds `params`.
+    fn push(&mut self, params: &[u8]) -> u32 {
+        let offset = self.used * RING_STRIDE;
+        self.bytes[offset as usize..][..params.len()].copy_from_slice(params);
+        self.used += 1;
+        offset
+    }
+
+    /// All slots in one write, which the queue puts before the submission that follows and after the one before.
+    fn write(&mut self, queue: &wgpu::Queue) {
+        let n = (self.used * RING_STRIDE) as usize;
+        if n > 0 {
+            queue.write_buffer(&self.buffer, 0, &self.bytes[..n]);
+        }
+        self.used = 0;
+    }
+}
