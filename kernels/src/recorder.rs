@@ -50,7 +50,10 @@ pub(crate) struct Recorder {
     pub(crate) cache: Cache,
     pub(crate) transfers: Transfers,
     pub(crate) profiler: Option<Profiler>,
-    ring: Option<Ring>,
+    /// One for devices without immediates, more while commands are gathered; none for the others.
+    rings: Vec<Ring>,
+    /// The ring that takes the next parameters.
+    ring: usize,
     pub(crate) in_flight: VecDeque<wgpu::SubmissionIndex>,
     /// Guards alive: see [`Gathering`].
     pub(crate) gathering: u32,
@@ -84,7 +87,7 @@ struct Ring {
 impl Recorder {
     pub(crate) fn new(device: &wgpu::Device, immediates: bool) -> Self {
         let mut cache = Cache::default();
-        let ring = (!immediates).then(|| Ring::new(device, &mut cache));
+        let rings = if immediates { Vec::new() } else { vec![Ring::new(device, &mut cache)] };
         Self {
             encoder: None,
             pass: None,
@@ -92,7 +95,8 @@ impl Recorder {
             cache,
             transfers: Transfers::new(),
             profiler: None,
-            ring,
+            rings,
+            ring: 0,
             in_flight: VecDeque::new(),
             gathering: 0,
             pending: 0,
@@ -112,7 +116,17 @@ impl Recorder {
         params: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
-        if self.ring.as_ref().is_some_and(Ring::is_full) || self.profiler.as_ref().is_some_and(Profiler::is_full) {
+        if self.rings.get(self.ring).is_some_and(Ring::is_full) {
+            if self.gathering == 0 {
+                self.submit(inner);
+            } else {
+                self.ring += 1;
+                if self.ring == self.rings.len() {
+                    self.rings.push(inner.catching(|| Ring::new(&inner.device, &mut self.cache)));
+                }
+            }
+        }
+        if self.profiler.as_ref().is_some_and(Profiler::is_full) {
             self.submit(inner);
         }
         let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
@@ -148,7 +162,7 @@ impl Recorder {
             pass.set_bind_group(0, &group, &[]);
             self.current.1 = Some(key);
         }
-        match &mut self.ring {
+        match self.rings.get_mut(self.ring) {
             // Every kernel's pipeline layout holds the ring's group, also where the kernel has no parameters.
             Some(ring) => {
                 let offset = ring.push(params);
@@ -201,9 +215,8 @@ impl Recorder {
             if let Some(profiler) = &mut self.profiler {
                 profiler.resolve(&mut encoder);
             }
-            if let Some(ring) = &mut self.ring {
-                ring.write(&inner.queue);
-            }
+            self.rings.iter_mut().for_each(|ring| ring.write(&inner.queue));
+            self.ring = 0;
             self.transfers.before_submit();
             let index = inner.queue.submit([encoder.finish()]);
             self.transfers.after_submit();
