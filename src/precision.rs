@@ -90,6 +90,9 @@ impl Tensor {
     /// The values as halves: those that came with the tensor, or rounded now. An operation's result is rounded once for
     /// all that read it, and all keep the same halves. A leaf or constant may be written to meanwhile, as the arena is.
     pub(crate) fn to_half(&self) -> Result<Tensor> {
+        if self.dtype() == DType::F16 {
+            return Ok(self.clone());
+        }
         if let Some(half) = self.0.half.get() {
             return Ok(half.clone());
         }

@@ -290,7 +290,11 @@ fn memory(precision: Precision) -> Result<(u64, u64)> {
         precision.scope(|| model.forward(&cx, &x)?.cross_entropy(&labels, shadegrad::CrossEntropy::default()))?;
     let kept = gpu.memory().live - before - copies;
     arena.backward(&loss)?;
-    Ok((kept, gpu.memory().peak - before - copies))
+    let peak = gpu.memory().peak - before - copies;
+    // Nothing holds itself: all of it goes with the graph.
+    drop((loss, cx));
+    assert_eq!(gpu.memory().live, before);
+    Ok((kept, peak))
 }
 
 #[test]
