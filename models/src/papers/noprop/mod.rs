@@ -162,7 +162,9 @@ pub struct Settings {
     pub batch: usize,
     /// How a class is read from an embedding. Flow matching takes the nearest one.
     pub readout: Readout,
-    /// Keeps gradients from learned embeddings as the block's target. An ablation: the paper lets them through.
+    /// Keeps gradients from learned embeddings as the block's target. The paper lets them through: then a block can also
+    /// lessen its error by drawing the embeddings together, and the last one, whose weight is by far the largest, does so
+    /// before it has learned. Where learned embeddings train slowly, this is the setting to change.
     pub detach_targets: bool,
     /// In discrete time: only the block that trains has its weights and moments on the device, the others wait in the host's
     /// memory. What the device must hold is then one block, whatever the depth; the numbers are the same to the bit.
