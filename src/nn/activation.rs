@@ -116,8 +116,8 @@ impl Module for ActivationLayer {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         // Without a parameter it is a function, not a layer, and has no place of its own for hooks.
         match (self.activation, self.param) {
-            (Activation::Prelu(_), Some(a)) => cx.tap(&self.name, x.prelu(cx.param(a))?),
-            (Activation::Crrelu(_), Some(eps)) => cx.tap(&self.name, x.crrelu(cx.param(eps))?),
+            (Activation::Prelu(_), Some(a)) => cx.tap(&self.name, cx.enter(&self.name, x)?.prelu(cx.param(a))?),
+            (Activation::Crrelu(_), Some(eps)) => cx.tap(&self.name, cx.enter(&self.name, x)?.crrelu(cx.param(eps))?),
             (plain, _) => plain.apply(x),
         }
     }

@@ -46,6 +46,7 @@ impl MultiHeadAttention {
     /// # Errors
     /// If the input is not `[N, tokens, width]`, or the heads do not divide the width.
     pub fn attend(&self, cx: &Cx, x: &Tensor, options: Attention<'_>) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let &[n, tokens, width] = x.shape() else {
             return Err(Error::shape("attention", format!("takes [N, tokens, width], got {:?}", x.shape())));
         };

@@ -136,6 +136,7 @@ impl Conv2d {
 
 impl Module for Conv2d {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let y = x.conv2d(cx.param(self.weight), self.bias.map(|b| cx.param(b)), self.geometry)?;
         cx.capture(|| Ok((Kind::Conv(self.weight, self.bias, self.geometry), x.detach())), &y)?;
         cx.tap(&self.name, y)
@@ -181,6 +182,7 @@ impl ConvTranspose2d {
 
 impl Module for ConvTranspose2d {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let (w, b) = (cx.param(self.weight), self.bias.map(|b| cx.param(b)));
         cx.tap(&self.name, x.conv_transpose2d(w, b, self.geometry, [self.output_padding; 2])?)
     }

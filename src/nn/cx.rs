@@ -27,8 +27,11 @@ type Replacer = Arc<dyn Fn(&str, &Tensor) -> Result<Option<Tensor>> + Send + Syn
 
 #[derive(Clone)]
 enum Hook {
+    /// What a layer gives.
     Observe(String, Observer),
     Replace(String, Replacer),
+    /// What a layer takes.
+    ReplaceInput(String, Replacer),
 }
 
 /// The context of a forward pass. Cheap to clone; clones share the position of the random stream.
@@ -191,6 +194,17 @@ impl Cx {
         self.hooked(Hook::Replace(pattern.to_string(), Arc::new(hook)))
     }
 
+    /// The same context, with the inputs of matching layers replaced by what `hook` returns, if anything; a hook that returns
+    /// nothing only looks. A layer that several others read from still gives all of them what it gave.
+    #[must_use]
+    pub fn replace_input(
+        &self,
+        pattern: &str,
+        hook: impl Fn(&str, &Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static,
+    ) -> Self {
+        self.hooked(Hook::ReplaceInput(pattern.to_string(), Arc::new(hook)))
+    }
+
     fn hooked(&self, hook: Hook) -> Self {
         let mut cx = self.clone();
         cx.hooks.push(hook);
@@ -200,6 +214,24 @@ impl Cx {
     /// Whether hooks or a capture look at the layers' results: then layers do not merge steps.
     pub fn is_watched(&self) -> bool {
         !self.hooks.is_empty() || self.captured.is_some()
+    }
+
+    /// What the layer `name` is to work on in place of `x`: shows it to the hooks on inputs, in the order they were added.
+    /// Layers call this first; models may for places of their own.
+    ///
+    /// # Errors
+    /// Those of the hooks.
+    pub fn enter(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let mut now = x.clone();
+        for hook in &self.hooks {
+            if let Hook::ReplaceInput(pattern, f) = hook
+                && glob(pattern, name)
+                && let Some(other) = f(name, &now)?
+            {
+                now = other;
+            }
+        }
+        Ok(now)
     }
 
     /// Shows the result of the layer `name` to the hooks, in the order they were added. Layers call this; models may for

@@ -89,6 +89,7 @@ impl Module for GhostBatchNorm {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let pieces = if cx.stats() == Stats::Running || x.rank() < 2 { Vec::new() } else { self.pieces(x.dim(0)) };
         let [first, .., last] = pieces[..] else { return self.norm.forward(cx, x) };
+        let x = &cx.enter(self.norm.name(), x)?;
         let equal = if last == first { pieces.len() } else { pieces.len() - 1 };
         let mut y = self.normalise(cx, &x.narrow(0, 0, equal * first)?, equal)?;
         if last != first {

@@ -53,6 +53,7 @@ impl Linear {
 
 impl Module for Linear {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let y = x.linear(cx.param(self.weight), self.bias.map(|b| cx.param(b)))?;
         cx.capture(|| Ok((Kind::Linear(self.weight, self.bias), x.detach())), &y)?;
         cx.tap(&self.name, y)

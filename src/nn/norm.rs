@@ -160,6 +160,7 @@ impl BatchNorm2d {
 
 impl Module for BatchNorm2d {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let y = if cx.stats() == Stats::Running {
             let (mean, var) = (cx.buffer(self.mean), cx.buffer(self.var));
             let by = |x: &Tensor, g: Option<&Tensor>, b: Option<&Tensor>| x.batch_norm_eval(mean, var, g, b, self.eps);
@@ -204,6 +205,7 @@ impl LayerNorm {
 
 impl Module for LayerNorm {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let plain = || x.detach().layer_norm(None, None, self.eps);
         cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.layer_norm(g, b, self.eps), plain)?)
     }
@@ -239,6 +241,7 @@ impl GroupNorm {
 
 impl Module for GroupNorm {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let plain = || x.detach().group_norm(self.groups, None, None, self.eps);
         cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.group_norm(self.groups, g, b, self.eps), plain)?)
     }
@@ -262,6 +265,7 @@ impl InstanceNorm2d {
 
 impl Module for InstanceNorm2d {
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let x = &cx.enter(&self.name, x)?;
         let plain = || x.detach().instance_norm(None, None, self.eps);
         cx.tap(&self.name, Affine::run(self.affine, cx, |g, b| x.instance_norm(g, b, self.eps), plain)?)
     }

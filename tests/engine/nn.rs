@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use shadegrad::autograd::grad;
 use shadegrad::nn::{
     Activation, Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, ConvTranspose2d, Cx, Dropout, Embedding, Flatten,
     GroupNorm, Identity, Init, InstanceNorm2d, LayerNorm, Linear, Mlp, Module, MultiHeadAttention, Sequential, Stats,
@@ -93,6 +94,32 @@ fn nn_hooks_see_and_replace() -> Result<()> {
     let y = mlp.forward(&cx, &random(&[3, 4], 0)?)?;
     assert!(y.to_vec()?.iter().all(|v| *v == 0.0));
     let want = [("mlp.fc1".to_string(), vec![3, 8]), ("mlp.fc2".to_string(), vec![3, 4])];
+    assert_eq!(*seen.lock().expect("not poisoned"), want);
+    Ok(())
+}
+
+#[test]
+fn nn_inputs_are_seen_and_replaced() -> Result<()> {
+    let mut b = Builder::new();
+    let mlp = Mlp::new(&mut b.root().sub("mlp"), 4, 8, Activation::Gelu, 0.0);
+    let norm = LayerNorm::new(&mut b.root().sub("norm"), 4, 1e-5);
+    let arena = Arena::new(&gpu(), &b, 0)?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let cx = Cx::eval(&arena)
+        .replace_input("*", move |name, t| {
+            sink.lock().expect("not poisoned").push((name.to_string(), t.shape().to_vec()));
+            Ok(None)
+        })
+        .replace_input("mlp.fc2", |_, t| Ok(Some(t.mul_scalar(0.0)?)));
+    let x = random(&[3, 4], 0)?.leaf();
+    // Nothing of `x` comes through the second layer, whose bias is zero; what is added around it does.
+    let y = mlp.forward(&cx, &norm.forward(&cx, &x)?)?.add(&x)?;
+    assert_eq!(y.to_vec()?, x.to_vec()?);
+    let dx = grad(&y.sum(&[0, 1], false)?, &[&x])?;
+    assert!(dx[0].to_vec()?.iter().all(|v| *v == 1.0));
+    let want =
+        [("norm", vec![3, 4]), ("mlp.fc1", vec![3, 4]), ("mlp.fc2", vec![3, 8])].map(|(n, s)| (n.to_string(), s));
     assert_eq!(*seen.lock().expect("not poisoned"), want);
     Ok(())
 }
