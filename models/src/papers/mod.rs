@@ -47,6 +47,7 @@ macro_rules! papers {
 papers! {
     activating_while_pruning
     bd_kd
+    consensus_subnetwork
     coswin
     crrelu
     eeea_net
