@@ -33,6 +33,8 @@ pub struct Counters {
     pub submits: u64,
     /// Bytes uploaded.
     pub uploaded: u64,
+    /// Read-backs asked for: each one waits, sooner or later, until the device has come that far.
+    pub read_backs: u64,
     /// Buffers created on the device.
     pub buffers_created: u64,
     /// Pipelines compiled.

@@ -272,6 +272,7 @@ impl Gpu {
         let padded = from.bytes().max(1).next_multiple_of(4);
         let buffer = rec.transfers.staging(&self.inner, padded);
         let free = rec.transfers.free.clone();
+        rec.counters.read_backs += 1;
         let submits = rec.counters.submits;
         let encoder = rec.encoder(&self.inner.device);
         encoder.copy_buffer_to_buffer(from.buffer(), from.offset(), &buffer, 0, padded);

@@ -8,26 +8,38 @@
 //!
 //! On models and data of one's own:
 //!
-//! ```no_run
-//! # use shadegrad::{Gpu, Options, Result, data::digits, nn::{Arena, Builder}, optim::{Rule, schedule}};
-//! # use shadegrad::train::{Images, evaluate};
-//! # use shadegrad_models::{Spec, create};
+//! ```
+//! # use shadegrad::{Gpu, Options, data::digits, train::{Images, evaluate}};
+//! use shadegrad::nn::{Arena, Builder, Cx, Linear, Module, Scope};
+//! use shadegrad::optim::{Rule, schedule};
+//! use shadegrad::{Result, Tensor};
 //! use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Calibration, Learner, OnlineDistiller};
+//! struct Net(Linear, Linear);
+//! impl Net {
+//!     fn new(s: &mut Scope<'_>, width: usize) -> Self {
+//!         Self(Linear::new(&mut s.sub("hidden"), 64, width, true), Linear::new(&mut s.sub("out"), width, 10, true))
+//!     }
+//! }
+//! impl Module for Net {
+//!     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+//!         self.1.forward(cx, &self.0.forward(cx, &x.flatten(1, 3)?)?.relu()?)
+//!     }
+//! }
 //! # fn main() -> Result<()> {
 //! # let gpu = Gpu::new(Options::from_env()?)?;
-//! # let (pair, spec) = (digits(), Spec { height: 8, width: 8, channels: 1, classes: 10 });
-//! let stats = pair.train.channel_stats()?;
-//! let (train, test) = (Images::upload(&gpu, &pair.train, &stats)?, Images::upload(&gpu, &pair.test, &stats)?);
+//! # let pair = digits();
+//! # let stats = pair.train.channel_stats()?;
+//! # let (train, test) = (Images::upload(&gpu, &pair.train, &stats)?, Images::upload(&gpu, &pair.test, &stats)?);
+//! # let epochs = 2;
 //! let (mut large, mut small) = (Builder::new(), Builder::new());
-//! let teacher = create("cnn", &mut large.root(), &spec)?;
-//! let student = create("mlp", &mut small.root(), &spec)?;
+//! let (teacher, student) = (Net::new(&mut large.root(), 256), Net::new(&mut small.root(), 16));
 //! let mut pair = OnlineDistiller {
-//!     teacher: Learner::new(teacher.as_ref(), Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?,
-//!     student: Learner::new(student.as_ref(), Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?,
+//!     teacher: Learner::new(&teacher, Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?,
+//!     student: Learner::new(&student, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?,
 //!     loss: BdKd::new(BdKdConfig::default())?,
 //! };
-//! pair.fit(&train, 16, 100, 0, |step, steps| schedule::cosine(step, steps, 0.02, 0.0), |_, _| Ok(()))?;
-//! let scores = evaluate(student.as_ref(), &pair.student.eval(), &test, 200)?.logits;
+//! pair.fit(&train, epochs, 100, 0, |step, steps| schedule::cosine(step, steps, 0.02, 0.0), |_, _| Ok(()))?;
+//! let scores = evaluate(&student, &pair.student.eval(), &test, 200)?.logits;
 //! let calibration = Calibration::from_logits(&scores, test.classes(), test.labels(), 15)?;
 //! println!("student: accuracy {:.3}, ECE {:.3}", calibration.accuracy(), calibration.ece());
 //! # Ok(())

@@ -1,4 +1,4 @@
-//! The specification's eleven checks with their numbers, and what the library refuses.
+//! Eleven checks with their numbers, and what the library refuses.
 
 use std::f64::consts::PI;
 

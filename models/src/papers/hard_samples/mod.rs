@@ -7,23 +7,29 @@
 //!
 //! On a model and data of one's own:
 //!
-//! ```no_run
-//! # use shadegrad::{CrossEntropy, Gpu, Options, Result, data::digits, nn::{Arena, Builder, Cx, Module}};
-//! # use shadegrad::{optim::{Optimizer, Rule}, train::Images};
-//! # use shadegrad_models::{Spec, create};
+//! ```
+//! # use shadegrad::{Gpu, Options, data::digits, train::Images};
+//! use shadegrad::nn::{Arena, Builder, Cx, Linear, Module};
+//! use shadegrad::optim::{Optimizer, Rule};
+//! use shadegrad::{CrossEntropy, Result, Tensor};
 //! use shadegrad_models::papers::hard_samples::{BatchPlan, HardBatches, HardBatchesConfig, Policy};
+//! struct Net(Linear, Linear);
+//! impl Module for Net {
+//!     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+//!         self.1.forward(cx, &self.0.forward(cx, &x.flatten(1, 3)?)?.relu()?)
+//!     }
+//! }
 //! # fn main() -> Result<()> {
 //! # let gpu = Gpu::new(Options::from_env()?)?;
 //! # let pair = digits();
-//! let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
-//! # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
-//! let mut names = Builder::new();
-//! let model = create("cnn", &mut names.root(), &spec)?;
+//! # let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
+//! # let epochs = 3;
+//! let (mut names, width) = (Builder::new(), 32);
+//! let hidden = Linear::new(&mut names.root().sub("hidden"), 64, width, true);
+//! let model = Net(hidden, Linear::new(&mut names.root().sub("out"), width, 10, true));
 //! let arena = Arena::new(&gpu, &names, 0)?;
 //! let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
-//!
 //! let plan = BatchPlan::new(images.len(), 64, Some(0))?;
-//! let epochs = 10;
 //! let mut hard = HardBatches::new(HardBatchesConfig {
 //!     batches: plan.len(),
 //!     delta: 0.5,

@@ -234,6 +234,39 @@ fn all_batches_in_order_are_plain_training_to_the_bit() {
 }
 
 #[test]
+fn losses_are_read_once_a_round_and_never_after_a_batch() {
+    // A device of its own: other tests read from the shared one.
+    let gpu = shadegrad::Gpu::new(shadegrad::Options::from_env().unwrap()).unwrap();
+    let data = digits().train.subset_range(0..320).unwrap();
+    let mut names = Builder::new();
+    let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    let model = create("mlp", &mut names.root(), &spec).unwrap();
+    let arena = Arena::new(&gpu, &names, 1).unwrap();
+    let mut optimizer = Optimizer::new(&arena, SGD).unwrap();
+    let images = Images::upload(&gpu, &data, &data.channel_stats().unwrap()).unwrap();
+    let plan = BatchPlan::new(320, 32, None).unwrap();
+    let mut hard = schedule(10, 0.5, Policy::Highest, 30);
+    let read_backs = || gpu.counters().read_backs;
+    let mut lengths = Vec::new();
+    while hard.updates() < 30 {
+        let before = read_backs();
+        let round = hard.next_round().unwrap();
+        assert_eq!(read_backs() - before, u64::from(!lengths.is_empty()), "the losses of a round in one read-back");
+        for &i in &round {
+            let batch = images.plain(plan.batch(i).unwrap()).unwrap();
+            let logits = model.forward(&Cx::train(&arena), &batch.images).unwrap();
+            let loss = logits.cross_entropy(&batch.labels, CrossEntropy::default()).unwrap();
+            arena.backward(&loss).unwrap();
+            optimizer.step(&arena, 0.05).unwrap();
+            hard.record(i, &loss).unwrap();
+        }
+        assert_eq!(read_backs() - before, u64::from(!lengths.is_empty()), "nothing is read while batches are trained on");
+        lengths.push(round.len());
+    }
+    assert_eq!(lengths, [10, 5, 5, 5, 5]);
+}
+
+#[test]
 fn recorded_losses_are_those_before_the_update() {
     // Without learning they are the initial model's.
     let mut bench = Bench::new("mlp");

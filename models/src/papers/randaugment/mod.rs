@@ -11,31 +11,43 @@
 //! `M` has no meaning without its scale: three are in use ([`Preset`]), and "9" is 3.3 times weaker in one than in the
 //! others. Every result should name the preset.
 //!
-//! ```no_run
+//! ```
+//! # use shadegrad::{Gpu, Options, data::digits};
 //! use shadegrad::augment::{Augment, Fill};
-//! use shadegrad::nn::{Arena, Cx, Module};
-//! use shadegrad::optim::Optimizer;
-//! use shadegrad::train::Images;
-//! use shadegrad::{CrossEntropy, Result, Tensor};
+//! use shadegrad::nn::{Arena, Builder, Conv2d, ConvOptions, Cx, Linear, Module};
+//! use shadegrad::optim::{Optimizer, Rule};
+//! use shadegrad::train::{FitOptions, Images, NoHooks, Trainer};
+//! use shadegrad::{Result, Tensor};
 //! use shadegrad_models::papers::randaugment::{Pipeline, Preset, RandAugment};
-//!
-//! fn train(model: &dyn Module, arena: &Arena, optimizer: &mut Optimizer, data: &Images) -> Result<()> {
-//!     let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?;
-//!     // Then the usual: crop, mirror image, cutout, on the normalised picture.
-//!     let after = Augment { pad: 4, fill: Fill::Mean, flip: 0.5, cutout: 16, ..data.normalise().clone() };
-//!     let pipeline = Pipeline::new(data, Some(policy), after)?;
-//!     for epoch in 0..10 {
-//!         for batch in (0..data.len() as u32).collect::<Vec<_>>().chunks(64) {
-//!             let images = pipeline.batch(batch, 0, epoch)?;
-//!             let labels: Vec<u32> = batch.iter().map(|&i| data.labels()[i as usize]).collect();
-//!             let labels = Tensor::from_u32(arena.gpu(), &labels, &[labels.len()])?;
-//!             let logits = model.forward(&Cx::train(arena), &images)?;
-//!             arena.backward(&logits.cross_entropy(&labels, CrossEntropy::default())?)?;
-//!             optimizer.step(arena, 0.05)?;
-//!         }
+//! struct Net(Conv2d, Linear);
+//! impl Module for Net {
+//!     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+//!         self.1.forward(cx, &self.0.forward(cx, x)?.relu()?.global_avg_pool()?)
 //!     }
-//!     Ok(())
 //! }
+//! # fn main() -> Result<()> {
+//! # let gpu = Gpu::new(Options::from_env()?)?;
+//! # let pair = digits();
+//! # let stats = pair.train.channel_stats()?;
+//! # let (train, test) = (Images::upload(&gpu, &pair.train, &stats)?, Images::upload(&gpu, &pair.test, &stats)?);
+//! let mut names = Builder::new();
+//! let conv = Conv2d::new(&mut names.root().sub("conv"), 1, 16, 3, ConvOptions::new(1, 1));
+//! let model = Net(conv, Linear::new(&mut names.root().sub("out"), 16, 10, true));
+//! let mut arena = Arena::new(&gpu, &names, 0)?;
+//! let mut optimizer = Optimizer::new(&arena, Rule::sgd(5e-4))?;
+//! let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?;
+//! // Then the usual: crop, mirror image, cutout, on the normalised picture.
+//! let after = Augment { pad: 1, fill: Fill::Mean, flip: 0.5, cutout: 2, ..train.normalise().clone() };
+//! let pipeline = Pipeline::new(&train, Some(policy), after)?;
+//! let options = FitOptions { epochs: 2, ..FitOptions::default() };
+//! Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.05, options)
+//!     .loss(|step| {
+//!         let images = pipeline.batch(&step.batch.indices, 0, step.epoch)?;
+//!         step.cross_entropy(&model.forward(step.cx, &images)?)
+//!     })
+//!     .fit(&train, Some(&test), &mut NoHooks)?;
+//! # Ok(())
+//! # }
 //! ```
 
 mod cpu;

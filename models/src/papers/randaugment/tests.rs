@@ -1,4 +1,4 @@
-//! The specification's ten checks with their numbers, both implementations against Pillow's results on real pictures, and
+//! Ten checks with their numbers, both implementations against Pillow's results on real pictures, and
 //! what the library refuses.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ fn pictures() -> Vec<ImageU8> {
     PICTURES.chunks(3072).map(|p| ImageU8::new(32, 32, 3, p.to_vec()).expect("32x32x3")).collect()
 }
 
-/// The specification's test image.
+/// A picture of 4 x 4 pixels whose results were worked out by hand.
 fn t() -> ImageU8 {
     let r = [0, 40, 80, 120, 16, 56, 96, 136, 32, 72, 112, 152, 48, 88, 128, 168];
     let g = [200, 170, 140, 110, 210, 180, 150, 120, 220, 190, 160, 130, 230, 200, 170, 140];

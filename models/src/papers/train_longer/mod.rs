@@ -9,22 +9,29 @@
 //!
 //! On a model and data of one's own:
 //!
-//! ```no_run
-//! # use shadegrad::{Gpu, Options, Result, data::digits, nn::{Arena, Builder}, optim::{Optimizer, Rule}, train::Images};
-//! # use shadegrad_models::{Spec, create};
-//! use shadegrad::data::Sampler;
-//! use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule, Regime};
+//! ```
+//! # use shadegrad::{Gpu, Options, data::{Sampler, digits}, train::Images};
+//! use shadegrad::nn::{Arena, BatchNorm2d, Builder, Cx, Linear, Module};
+//! use shadegrad::optim::{Optimizer, Rule};
+//! use shadegrad::{Result, Tensor};
+//! use shadegrad_models::papers::train_longer::{DistanceProbe, LargeBatch, LargeBatchConfig, LrRule, Regime};
+//! struct Net(Linear, BatchNorm2d, Linear);
+//! impl Module for Net {
+//!     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+//!         self.2.forward(cx, &self.1.forward_relu(cx, &self.0.forward(cx, &x.flatten(1, 3)?)?)?)
+//!     }
+//! }
 //! # fn main() -> Result<()> {
 //! # let gpu = Gpu::new(Options::from_env()?)?;
 //! # let pair = digits();
-//! # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
-//! let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
-//! let mut names = Builder::new();
-//! let model = create("cnn", &mut names.root(), &spec)?;
+//! # let images = Images::upload(&gpu, &pair.train, &pair.train.channel_stats()?)?;
+//! let (mut names, width) = (Builder::new(), 32);
+//! let hidden = Linear::new(&mut names.root().sub("hidden"), 64, width, false);
+//! let norm = BatchNorm2d::new(&mut names.root().sub("norm"), width);
+//! let model = Net(hidden, norm, Linear::new(&mut names.root().sub("out"), width, 10, true));
 //! let arena = Arena::new(&gpu, &names, 0)?;
-//!
-//! // Small batches of 32 were trained with rate 0.1, a tenth of it from epoch 20 on, for 30 epochs.
-//! let large = LargeBatch::new(LargeBatchConfig {
+//! // Batches of 32 were trained with rate 0.1, a tenth of it from epoch 2 on, for 3 epochs: now 512, as ghosts of 32.
+//! let config = LargeBatchConfig {
 //!     small_batch: 32,
 //!     batch: 512,
 //!     lr_rule: LrRule::Sqrt,
@@ -32,18 +39,21 @@
 //!     clip: Some(5.0),
 //!     adapt_regime: true,
 //!     gradient_noise: None,
-//! })?;
-//! let regime = large.adapt(&Regime::new(0.1, &[(20, 0.01)], 30)?);
+//! };
+//! let large = LargeBatch::new(config)?;
+//! let regime = large.adapt(&Regime::new(0.1, &[(2, 0.01)], 3)?);
 //! let mut optimizer = large.clipped(Optimizer::new(&arena, Rule::sgd(1e-4))?);
-//! let mut batches = Sampler::new(images.len(), 512)?.seed(0);
-//! let mut step = 0;
+//! let mut probe = DistanceProbe::new(&arena, "*")?;
+//! let (mut batches, mut step) = (Sampler::new(images.len(), 512)?.seed(0), 0);
 //! for epoch in 0..regime.epochs {
 //!     while let Some(batch) = batches.next_batch() {
 //!         let batch = images.plain(&batch.indices)?;
-//!         large.step(model.as_ref(), &arena, &mut optimizer, &batch, regime.rate(epoch), (0, step))?;
+//!         large.step(&model, &arena, &mut optimizer, &batch, regime.rate(epoch), (0, step))?;
 //!         step += 1;
+//!         probe.record(step, &arena)?;
 //!     }
 //! }
+//! println!("distance from the start by the updates: {:?}", probe.fit_log(1)?);
 //! # Ok(())
 //! # }
 //! ```
