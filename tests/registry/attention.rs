@@ -96,6 +96,15 @@ fn in_windows() -> Vec<Case> {
         row("five", [1, 5, 5, 1, 24], [5, 0], false),
         row("five", [1, 5, 5, 1, 16], [5, 1], true),
         row("five", [1, 5, 5, 1, 12], [5, 4], true),
+        // Heads beside each other, for every depth and both sizes of window.
+        row("heads", [1, 5, 5, 2, 8], [5, 1], true),
+        row("heads", [1, 5, 5, 2, 12], [5, 1], true),
+        row("heads", [1, 5, 5, 2, 16], [5, 1], true),
+        row("heads", [1, 5, 5, 2, 24], [5, 1], true),
+        row("heads", [1, 5, 5, 2, 32], [5, 1], true),
+        row("heads", [2, 4, 4, 2, 12], [2, 1], true),
+        row("heads", [2, 4, 4, 2, 16], [2, 1], true),
+        row("heads", [2, 4, 4, 2, 32], [2, 1], true),
         // More windows than parts, which they do not divide.
         row("many", [3, 8, 8, 1, 8], [2, 1], true),
         // Without kernels of their own.

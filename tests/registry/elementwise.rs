@@ -16,6 +16,14 @@ fn unary(
     Case::new(format!("elementwise/{name}"), vec![input], move |t| engine(&t[0]), move |a| oracle::unary(&a[0], &want))
 }
 
+/// More elements than three workgroups take, not a multiple of a vector: grids fold there in tests.
+const LONG: [usize; 1] = [4101];
+
+/// Values repeated to the length that makes grids fold.
+fn repeated(values: &[f64]) -> Input {
+    fixed(&(0..LONG[0]).map(|i| values[i % values.len()]).collect::<Vec<_>>(), &LONG)
+}
+
 /// Magnitudes from tiny to huge, of both signs.
 fn wide() -> Input {
     let sizes =
@@ -24,9 +32,9 @@ fn wide() -> Input {
     fixed(&values, &[values.len()])
 }
 
-fn unaries() -> Vec<Case> {
-    let s = [13];
-    let mut cases = vec![
+/// Every function whose gradient can be checked at random points, on `s`.
+fn smooth_unaries(s: [usize; 1]) -> Vec<Case> {
+    vec![
         unary("neg", rand(&s), Tensor::neg, |x| -x),
         unary("abs", away(&s, 0.1), Tensor::abs, f64::abs),
         unary("exp", range(&s, -3.0, 3.0), Tensor::exp, f64::exp),
@@ -53,13 +61,18 @@ fn unaries() -> Vec<Case> {
         unary("square", rand(&s), Tensor::square, oracle::square),
         unary("add_scalar", rand(&s), |x| x.add_scalar(0.625), |x| x + 0.625),
         unary("mul_scalar", rand(&s), |x| x.mul_scalar(-1.5), |x| -1.5 * x),
-        unary(
-            "clamp",
-            fixed(&[-3.0, -0.6, -0.4, 0.0, 0.2, 0.7, 0.8, 9.0], &[2, 4]),
-            |x| x.clamp(-0.5, 0.75),
-            |x| x.clamp(-0.5, 0.75),
-        ),
-    ];
+    ]
+}
+
+fn unaries() -> Vec<Case> {
+    let s = [13];
+    let mut cases = smooth_unaries(s);
+    cases.extend(smooth_unaries(LONG).into_iter().map(|c| c.named("_long").no_second_order("the short rows have it")));
+    let kinks = [-3.0, -0.6, -0.4, 0.0, 0.2, 0.7, 0.8, 9.0];
+    cases.extend([
+        unary("clamp", fixed(&kinks, &[2, 4]), |x| x.clamp(-0.5, 0.75), |x| x.clamp(-0.5, 0.75)),
+        unary("clamp_long", repeated(&kinks), |x| x.clamp(-0.5, 0.75), |x| x.clamp(-0.5, 0.75)),
+    ]);
     for p in [-1.5f32, -1.0, 0.0, 0.5, 1.0, 2.0, 2.5, 3.0] {
         let f = move |x: f64| x.powf(f64::from(p));
         cases.push(unary(&format!("powf_{p}"), range(&s, 0.4, 2.0), move |x| x.powf(p), f));
@@ -74,8 +87,8 @@ fn unaries() -> Vec<Case> {
         cases.push(unary(&format!("tanh_{shape:?}"), rand(shape), Tensor::tanh, f64::tanh).grad(grad));
     }
     let halves: Vec<f64> = (-9..=9).map(|i| f64::from(i) / 2.0).chain([1.25, -1.75, 1e6, -3e7]).collect();
-    let steps = || fixed(&halves, &[halves.len()]);
-    let odd = fixed(&[f64::NAN, 1.0, f64::INFINITY, -0.0, f64::NEG_INFINITY, f64::from(f32::MAX), 1e-38], &[7]);
+    let steps = || repeated(&halves);
+    let odd = repeated(&[f64::NAN, 1.0, f64::INFINITY, -0.0, f64::NEG_INFINITY, f64::from(f32::MAX), 1e-38]);
     cases.extend(
         [
             unary("sign", steps(), Tensor::sign, oracle::sign),
@@ -89,12 +102,7 @@ fn unaries() -> Vec<Case> {
             unary("eq_scalar", steps(), |x| x.eq_scalar(1.5), |x| oracle::eq(x, 1.5)),
             unary("ne_scalar", steps(), |x| x.ne_scalar(1.5), |x| oracle::ne(x, 1.5)),
             unary("is_finite", odd, Tensor::is_finite, oracle::is_finite),
-            unary(
-                "is_nan",
-                fixed(&[f64::NAN, 1.0, f64::INFINITY, 0.0, -f64::NAN], &[5]),
-                Tensor::is_nan,
-                oracle::is_nan,
-            ),
+            unary("is_nan", repeated(&[f64::NAN, 1.0, f64::INFINITY, 0.0, -f64::NAN]), Tensor::is_nan, oracle::is_nan),
             unary("clamp_wide", wide(), |x| x.clamp(-1.0, 2.0), |x| x.clamp(-1.0, 2.0)),
             // Each value to its own magnitude; exp's error grows with its argument on every device.
             unary("tanh_wide", wide(), Tensor::tanh, f64::tanh).relative(),
@@ -194,10 +202,29 @@ fn binaries() -> Vec<Case> {
         cases.push(binary(format!("sub_{a:?}_{b:?}"), [rand(a), rand(b)], Tensor::sub, |a, b| a - b).grad(grad));
         cases.push(binary(format!("gt_{a:?}_{b:?}"), [rand(a), rand(b)], Tensor::gt, oracle::gt).grad(false));
     }
-    let eight = [[2, 1, 3, 1, 2, 1, 2, 1], [1, 2, 1, 2, 1, 3, 1, 2]];
-    cases.push(binary("mul_rank8".into(), eight.map(|s| rand(&s)), Tensor::mul, |a, b| a * b).grad(false));
-    cases.push(binary("sub_long_row".into(), [rand(&[37, 100]), rand(&[100])], Tensor::sub, |a, b| a - b).grad(false));
-    cases.push(binary("add_long".into(), [rand(&[41, 101]), rand(&[41, 101])], Tensor::add, |a, b| a + b).grad(false));
+    // Each operation has kernels of its own for each of these: every element, one for all, a row for all, blocks of rows, and
+    // dimensions of every kind; all of them on more workgroups than a row of the grid has.
+    let long: [(&[usize], &[usize]); 8] = [
+        (&[41, 101], &[41, 101]),
+        (&[4101], &[]),
+        (&[], &[4101]),
+        (&[37, 112], &[112]),
+        (&[112], &[37, 112]),
+        (&[70, 1, 16], &[70, 5, 1]),
+        (&[2, 1, 3, 1, 2, 1, 2, 1], &[1, 2, 1, 2, 1, 3, 1, 2]),
+        (&[5, 1, 7, 1, 3, 1, 2, 1], &[1, 5, 1, 2, 1, 3, 1, 3]),
+    ];
+    for (a, b) in long {
+        for (name, engine, want) in smooth.into_iter().chain(others) {
+            // Sixteenths: many are equal, and comparisons see them so.
+            let grid = |shape: &[usize], step: usize| {
+                let n: usize = shape.iter().product();
+                fixed(&(0..n).map(|k| (1 + k * step % 37) as f64 / 16.0).collect::<Vec<_>>(), shape)
+            };
+            cases
+                .push(binary(format!("{name}_long_{a:?}_{b:?}"), [grid(a, 11), grid(b, 17)], engine, want).grad(false));
+        }
+    }
     cases.push(binary("div_negative".into(), [rand(&[9]), range(&[9], -2.0, -0.5)], Tensor::div, |a, b| a / b));
     let distinct = [fixed(&[0.5, -1.0, 2.0, 0.25], &[4]), fixed(&[0.75, -2.0, 1.0, 0.5], &[4])];
     cases.push(binary("maximum_smooth".into(), distinct, Tensor::maximum, f64::max));

@@ -38,7 +38,8 @@ fn logits_grad(t: &[Tensor], options: CrossEntropy, graph: bool) -> shadegrad::R
 
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for (n, c) in [(1, 1), (5, 3), (4, 8), (40, 4), (3, 21)] {
+    // Classes for one invocation a row, for eight, for a subgroup and for workgroups, in fours and not; many rows and few.
+    for (n, c) in [(1, 1), (5, 3), (4, 8), (40, 4), (3, 21), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)] {
         for (name, reduction, ro) in REDUCTIONS {
             let smoothing = if c == 3 { 0.0 } else { 0.1 };
             all.push(Case::new(
@@ -59,12 +60,14 @@ pub fn cases() -> Vec<Case> {
             },
             move |a| o::cross_entropy(&a[0], &labels(&a[1]), f64::from(0.2f32), Some(&a[2]), ro),
         ));
-        all.push(Case::new(
-            format!("cross_entropy_soft/{name}"),
-            vec![range(&[5, 6], -3.0, 3.0), range(&[5, 6], 0.0, 1.0)],
-            move |t| t[0].cross_entropy_soft(&t[1], reduction),
-            move |a| o::cross_entropy_soft(&a[0], &a[1], ro),
-        ));
+        for (n, c) in [(5, 6), (3, 21), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)] {
+            all.push(Case::new(
+                format!("cross_entropy_soft/{n}x{c}_{name}"),
+                vec![range(&[n, c], -3.0, 3.0), range(&[n, c], 0.0, 1.0)],
+                move |t| t[0].cross_entropy_soft(&t[1], reduction),
+                move |a| o::cross_entropy_soft(&a[0], &a[1], ro),
+            ));
+        }
         all.push(Case::new(
             format!("nll_loss/{name}"),
             vec![range(&[5, 3], -3.0, 0.0), ints(&[5], 3)],
