@@ -25,6 +25,7 @@ mod norm;
 pub mod oracle;
 mod parametric;
 mod pool;
+mod programs;
 mod random;
 mod reduce;
 mod resize;
@@ -36,6 +37,7 @@ mod training;
 
 pub use case::open;
 pub use check::{Check, Failed, Outcome};
+pub use programs::run as run_program;
 
 fn cases() -> Vec<case::Case> {
     [
@@ -73,6 +75,7 @@ pub fn rows() -> Vec<String> {
 /// All checks: those of the registry's rows, then those of the device and of training.
 pub fn suite() -> Vec<Check> {
     let mut all: Vec<Check> = cases().into_iter().flat_map(case::Case::checks).collect();
+    all.extend(programs::checks());
     all.extend(hazards::checks());
     all.extend(device::checks());
     all.extend(training::checks());

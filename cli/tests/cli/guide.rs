@@ -34,8 +34,8 @@ fn pages() -> Vec<PathBuf> {
 
 /// The fenced blocks of a page in `language`, each with the line before it.
 fn blocks(text: &str, language: &str) -> Vec<(String, String)> {
-    let (mut out, mut before, mut open): (Vec<(String, String)>, &str, Option<(String, String, bool)>) =
-        (Vec::new(), "", None);
+    let (mut out, mut before) = (Vec::new(), "");
+    let mut open: Option<(String, String, bool)> = None;
     for line in text.lines() {
         match &mut open {
             Some((mark, body, kept)) if line.trim() == "```" => {
@@ -69,7 +69,7 @@ fn the_first_page_is_what_happens() {
     let text = page(&root().join("docs/guide/start.md"));
     let source = page(&root().join("models/examples/digits.rs"));
     let shown: Vec<String> = blocks(&text, "rust,no_run").into_iter().map(|b| b.1).collect();
-    assert_eq!(shown, [source.clone()], "the page shows models/examples/digits.rs");
+    assert_eq!(shown, std::slice::from_ref(&source), "the page shows models/examples/digits.rs");
     assert!(source.lines().filter(|l| !l.trim().is_empty()).count() <= 20, "it is to be short");
     let s = Shade::new();
     let mut said = String::new();
