@@ -231,9 +231,9 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     if !full {
         outcome.note(
             "Polarization as strong as the price holds gates open that most inputs want open: the target is missed on that \
-             side; twice the price reaches it. Six epochs, for the sake of time on a processor. With last layers of \
-             the blocks that start at full He-normal size and gradients that are not clipped, the whole network diverges at \
-             this rate, and gates close to keep it from that.",
+             side: only a price above the polarization closes what is open. Six epochs, for the sake of time on a \
+             processor. With last layers of the blocks that start at full He-normal size and gradients that are not \
+             clipped, the whole network diverges at this rate, and gates close to keep it from that.",
         );
     }
     outcome.charts.push(gap.chart("Static less gated accuracy on 1000 test pictures", "epoch", "points"));
