@@ -32,25 +32,31 @@ fn pages() -> Vec<PathBuf> {
     all
 }
 
-/// The fenced blocks of a page in `language`, each with the line before it.
-fn blocks(text: &str, language: &str) -> Vec<(String, String)> {
-    let (mut out, mut before) = (Vec::new(), "");
-    let mut open: Option<(String, String, bool)> = None;
+/// A fenced block of a page.
+struct Block {
+    /// The line before it.
+    mark: String,
+    language: String,
+    body: String,
+}
+
+/// The blocks of a page in `language`.
+fn blocks(text: &str, language: &str) -> Vec<Block> {
+    let (mut out, mut before, mut open): (Vec<Block>, &str, Option<Block>) = (Vec::new(), "", None);
     for line in text.lines() {
-        match &mut open {
-            Some((mark, body, kept)) if line.trim() == "```" => {
-                if *kept {
-                    out.push((std::mem::take(mark), std::mem::take(body)));
-                }
-                open = None;
-            }
-            Some((_, body, _)) => *body += &format!("{line}\n"),
+        match open.take() {
+            Some(block) if line.trim() == "```" => out.push(block),
+            Some(block) => open = Some(Block { body: block.body + line + "\n", ..block }),
             None => match line.trim().strip_prefix("```") {
-                Some(name) => open = Some((before.to_string(), String::new(), name == language)),
+                Some(language) => {
+                    let (mark, language) = (before.to_string(), language.to_string());
+                    open = Some(Block { mark, language, body: String::new() });
+                }
                 None => before = line,
             },
         }
     }
+    out.retain(|block| block.language == language);
     out
 }
 
@@ -68,18 +74,18 @@ fn the_program_of_the_guide() {
 fn the_first_page_is_what_happens() {
     let text = page(&root().join("docs/guide/start.md"));
     let source = page(&root().join("models/examples/digits.rs"));
-    let shown: Vec<String> = blocks(&text, "rust,no_run").into_iter().map(|b| b.1).collect();
+    let shown: Vec<String> = blocks(&text, "rust,no_run").into_iter().map(|b| b.body).collect();
     assert_eq!(shown, std::slice::from_ref(&source), "the page shows models/examples/digits.rs");
     assert!(source.lines().filter(|l| !l.trim().is_empty()).count() <= 20, "it is to be short");
     let s = Shade::new();
     let mut said = String::new();
-    for (mark, commands) in blocks(&text, "sh") {
-        for line in commands.lines() {
+    for block in blocks(&text, "sh") {
+        for line in block.body.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             said = match words.as_slice() {
                 ["cargo", "install", "--path", "cli"] => continue,
                 ["cargo", "run", "--release", "-p", "shadegrad-models", "--example", "digits"] => run_program(&s),
-                ["shadegrad", args @ ..] if mark.contains("interrupted") => interrupted(&s, args),
+                ["shadegrad", args @ ..] if block.mark.contains("interrupted") => interrupted(&s, args),
                 ["shadegrad", args @ ..] => s.good(args),
                 _ => panic!("a command that this test cannot run: {line}"),
             };
@@ -147,8 +153,8 @@ fn every_command_of_the_documentation_exists() {
     let s = Shade::new();
     let mut count = 0;
     for path in pages() {
-        for (_, commands) in blocks(&page(&path), "sh") {
-            for line in commands.lines() {
+        for block in blocks(&page(&path), "sh") {
+            for line in block.body.lines() {
                 let line = line.split(" #").next().unwrap_or_default().replace('\'', "");
                 let Some(args) = line.strip_prefix("shadegrad ") else { continue };
                 let args: Vec<&str> = args.split_whitespace().chain(["--help"]).collect();
