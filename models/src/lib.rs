@@ -228,7 +228,6 @@ mod guide {
         Data "data.md",
         Model "model.md",
         Training "training.md",
-        OwnOp "own-op.md",
         Devices "devices.md",
         Performance "performance.md",
     }
