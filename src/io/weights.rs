@@ -74,6 +74,7 @@ impl Weights {
         let path = path.as_ref();
         let bytes = read_file(path)?;
         let parsed = match foreign(&bytes) {
+            _ if is_safetensors(&bytes) => safetensors::parse(bytes),
             Some(what) => Err(what.to_string()),
             None if bytes.starts_with(b"PK") => torch::parse(&bytes).map(|t| (t, Meta::new())),
             None => safetensors::parse(bytes),
@@ -233,6 +234,13 @@ impl Report<'_> {
     }
 }
 
+/// Whether this begins as a safetensors file does: the length of a header that fits into the file, and its brace. That comes
+/// before all other kinds, since the length may be any number, those that other files begin with too.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    rest.first() == Some(&b'{') && u64::from_le_bytes(*length) <= rest.len() as u64
+}
+
 /// What a file of another known kind is, by its first bytes.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: &[(&[u8], &str)] = &[
@@ -250,4 +258,30 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
         return Some("is empty");
     }
     KINDS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|k| k.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Headers whose length begins as a pickle (0x80), an archive (`PK`) or gzip does are headers all the same.
+    #[test]
+    fn a_header_of_any_length_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let mut begins = HashSet::new();
+        let names = (1..300).chain(0x4B50 - 200..0x4B50);
+        for n in names.map(|n| "n".repeat(n)) {
+            let tensor = Saved::f32(n.as_str(), &[1], &[2.0]).unwrap();
+            Weights::new(vec![tensor], Meta::new()).save(&path).unwrap();
+            begins.insert(std::fs::read(&path).unwrap()[..2].to_vec());
+            let file = Weights::open(&path).unwrap();
+            assert_eq!(file.tensors()[0].to_f32(), [2.0]);
+        }
+        assert!(begins.iter().any(|b| b[0] == 0x80) && begins.contains(&b"PK"[..]), "{begins:?}");
+        // The other kinds are still known.
+        std::fs::write(&path, b"\x80\x04}q\x00.").unwrap();
+        let err = Weights::open(&path).unwrap_err().to_string();
+        assert!(err.contains("a bare Python pickle"), "{err}");
+    }
 }
