@@ -11,7 +11,7 @@ cd "$root"
 ensure_cargo
 ensure_driver
 export CARGO_TARGET_DIR="$root/target/window"
-cargo build --locked --manifest-path examples/window/Cargo.toml
+cargo build --manifest-path examples/window/Cargo.toml
 window="$CARGO_TARGET_DIR/debug/shadegrad-window"
 [ "${1:-}" = check ] || exec "$window"
 
