@@ -263,7 +263,7 @@ impl<M: Module> Gated<M> {
         });
         let out = self.model.forward(&hooked, x)?;
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (i, s) in seen.iter().enumerate().filter(|(_, s)| !s.applied) {
+        if let Some((i, s)) = seen.iter().enumerate().find(|(_, s)| !s.applied) {
             let place = match &self.wiring.units[i].place {
                 _ if s.input.is_none() => &self.wiring.units[i].reads,
                 Place::Branch { last, .. } => last,

@@ -316,8 +316,7 @@ fn the_gradient_of_a_gate_is_the_sum_of_what_it_lets_through() {
             Ok(None)
         });
         gated.frozen(&keep(open)).unwrap().forward(&watched, &x).unwrap();
-        let t = seen.lock().unwrap().take().unwrap();
-        t
+        seen.lock().unwrap().take().unwrap()
     };
     let branch = inner(true).sub(&inner(false)).unwrap().sum(&[1], false).unwrap();
     let branch: Vec<f64> = branch.to_vec().unwrap().into_iter().map(f64::from).collect();
