@@ -38,6 +38,7 @@ mod training;
 pub use case::open;
 pub use check::{Check, Failed, Outcome};
 pub use programs::run as run_program;
+pub use training::soak;
 
 fn cases() -> Vec<case::Case> {
     [

@@ -1,10 +1,13 @@
 //! What all the rest is for: a network that learns, the same way twice, in memory that does not grow.
 
+use std::time::Instant;
+
 use shadegrad::data::{Sampler, digits};
 use shadegrad::nn::{Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, Cx, Linear, Module};
 use shadegrad::optim::{Optimizer, Rule, schedule};
+use shadegrad::rng::Stream;
 use shadegrad::train::{Images, evaluate};
-use shadegrad::{CrossEntropy, Gpu, Pool2d, Result, Tensor};
+use shadegrad::{CrossEntropy, Error, Gpu, Pool2d, Result, Tensor};
 
 use crate::case::{gpu, own};
 use crate::check::checks;
@@ -85,6 +88,47 @@ fn two_trainings_give_the_same_bits() {
         (run.arena.values_flat().to_bytes().unwrap(), losses.iter().map(|l| l.to_bits()).collect::<Vec<_>>())
     };
     assert!(bytes() == bytes(), "two runs from one seed differ");
+}
+
+/// Trains for `steps` steps on batches of ever other sizes, and says every tenth of them what was held and how long it took.
+///
+/// # Errors
+/// If a loss is not finite, or the device holds more than after the first tenth.
+pub fn soak(steps: u64, mut say: impl FnMut(String)) -> Result<()> {
+    let gpu = own(|_| ());
+    let mut run = Run::new(&gpu)?;
+    let mut rng = Stream::new(7, 0).philox();
+    let tenth = (steps / 10).max(1);
+    let (mut first, mut start) = (None, Instant::now());
+    for step in 0..steps {
+        let size = 1 + rng.next_u32() % 64;
+        let indices: Vec<u32> = (0..size).map(|_| rng.next_u32() % run.train.len() as u32).collect();
+        let loss = run.step(step, steps, &indices)?;
+        if (step + 1) % tenth != 0 {
+            continue;
+        }
+        let (loss, memory, counters) = (loss.item()?, gpu.memory(), gpu.counters());
+        let (held, seconds) = (memory.live + memory.cached, start.elapsed().as_secs_f64());
+        say(format!(
+            "step {}: loss {loss:.4}, {held} bytes held, {} live, {} buffers and {} bind groups made, {:.2} ms a step",
+            step + 1,
+            memory.live,
+            counters.buffers_created,
+            counters.bind_groups_created,
+            1e3 * seconds / tenth as f64
+        ));
+        if !loss.is_finite() {
+            return Err(Error::NonFinite(format!("the loss after step {} is {loss}", step + 1)));
+        }
+        if held > *first.get_or_insert(held) {
+            return Err(Error::value(
+                "soak",
+                format!("{held} bytes are held after step {}, more than at first", step + 1),
+            ));
+        }
+        start = Instant::now();
+    }
+    Ok(())
 }
 
 fn memory_stays_flat_while_batches_change() {
