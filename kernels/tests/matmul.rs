@@ -146,5 +146,5 @@ fn a_matrix_past_the_end_of_its_storage_is_an_error() {
         (upload(&gpu, &[0.0; 12]).unwrap(), upload(&gpu, &[0.0; 12]).unwrap(), upload(&gpu, &[0.0; 8]).unwrap());
     let text =
         matmul(&gpu, &a, &b, &c, &Dims::new(3, 3, 4, false, false), Epilogue::default()).unwrap_err().to_string();
-    assert!(text.contains("needs 9 floats"), "{text}");
+    assert!(text.contains("needs 9 elements"), "{text}");
 }

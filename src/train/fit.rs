@@ -416,7 +416,10 @@ impl<'a> Trainer<'a> {
                         hooks.progress(&now)?;
                     }
                 }
+                // A checkpoint waits for the steps before it: its time is theirs.
+                clock.start();
                 self.pause(Place::Step, sampler.position(), step, best, &mut meter, &clock, train.len(), hooks)?;
+                clock.stop();
             }
             clock.start();
             let train_loss = meter.end_epoch()?.unwrap_or(f64::NAN);
