@@ -208,7 +208,7 @@ impl Gpu {
         let full = |pool: &Pool| GpuError::out_of_memory(bytes, label, &pool.report());
         let id = {
             let mut pool = lock(&inner.pool);
-            if inner.memory_limit.is_some_and(|limit| pool.live() + class > limit) {
+            if pool.fails() || inner.memory_limit.is_some_and(|limit| pool.live() + class > limit) {
                 return Err(full(&pool));
             }
             // With sentinels every buffer is fresh, so that its guard zone stays where it is.
@@ -481,6 +481,10 @@ impl Gpu {
             Ok(rec) => rec.last.iter().map(|n| n.as_ref()).collect::<Vec<_>>().join(", "),
             Err(_) => String::new(),
         }
+    }
+
+    pub(crate) fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        lock(&self.inner.pool)
     }
 
     pub(crate) fn recorder(&self) -> std::sync::MutexGuard<'_, Recorder> {

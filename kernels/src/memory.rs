@@ -64,6 +64,8 @@ pub(crate) struct Pool {
     next_id: u64,
     /// Guard zones to check, on a device opened with sentinels.
     pub(crate) guarded: Vec<Guarded>,
+    /// Allocations until the one that fails: see [`Gpu::fail_allocation`](crate::Gpu::fail_allocation).
+    pub(crate) fail_after: Option<u64>,
     /// The application's own buffers in use here.
     imported: Vec<Weak<Block>>,
 }
@@ -84,6 +86,13 @@ impl Guarded {
 }
 
 impl Pool {
+    /// Whether this allocation is the one that was asked to fail.
+    pub(crate) fn fails(&mut self) -> bool {
+        let now = self.fail_after == Some(0);
+        self.fail_after = self.fail_after.and_then(|left| left.checked_sub(1));
+        now
+    }
+
     /// A free buffer of exactly this class.
     pub(crate) fn take(&mut self, class: u64) -> Option<(u64, wgpu::Buffer)> {
         let id = self.free.get_mut(&class)?.pop_first()?;

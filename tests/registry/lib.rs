@@ -14,6 +14,7 @@ mod compact;
 mod conv;
 mod device;
 mod elementwise;
+mod faults;
 mod fft;
 mod hazards;
 mod index;
@@ -79,6 +80,7 @@ pub fn suite() -> Vec<Check> {
     all.extend(programs::checks());
     all.extend(hazards::checks());
     all.extend(device::checks());
+    all.extend(faults::checks());
     all.extend(training::checks());
     all
 }

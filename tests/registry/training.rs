@@ -28,16 +28,16 @@ impl Module for Net {
     }
 }
 
-struct Run {
+pub(crate) struct Run {
     net: Net,
-    arena: Arena,
+    pub(crate) arena: Arena,
     optimizer: Optimizer,
     train: Images,
     test: Images,
 }
 
 impl Run {
-    fn new(gpu: &Gpu) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu) -> Result<Self> {
         let data = digits();
         let stats = data.train.channel_stats()?;
         let mut names = Builder::new();
@@ -53,7 +53,7 @@ impl Run {
     }
 
     /// A step on these pictures; its loss.
-    fn step(&mut self, step: u64, steps: u64, indices: &[u32]) -> Result<Tensor> {
+    pub(crate) fn step(&mut self, step: u64, steps: u64, indices: &[u32]) -> Result<Tensor> {
         let batch = self.train.plain(indices)?;
         let logits = self.net.forward(&Cx::train(&self.arena).seeded(0, step), &batch.images)?;
         let loss = logits.cross_entropy(&batch.labels, CrossEntropy::default())?;

@@ -127,7 +127,7 @@ fn numbers(code: &str) -> Vec<(usize, &str)> {
 fn uses(gpu: &Gpu, only: &str) -> Fallible<BTreeMap<String, Vec<usize>>> {
     let mut uses: BTreeMap<String, Vec<(Duration, usize)>> = BTreeMap::new();
     for (i, check) in suite().into_iter().enumerate() {
-        if ["device", "training"].contains(&check.family()) {
+        if ["device", "faults", "programs", "training"].contains(&check.family()) {
             continue;
         }
         gpu.start_profile()?;
