@@ -150,6 +150,13 @@ pub fn cases() -> Vec<Case> {
         ));
     }
     rows.push(conv("depthwise_7x7", [1, 8, 7, 2], [2, 7, 7], Conv2d::new(1, 3).groups(2)));
+    rows.push(conv("depthwise_7x7_8", [1, 9, 8, 8], [8, 7, 7], Conv2d::new(1, 3).groups(8)));
+    rows.push(conv("depthwise_7x7_8_stride_2", [1, 9, 10, 8], [8, 7, 7], Conv2d::new(2, 3).groups(8)));
+    rows.push(conv("depthwise_5x5_8_stride_2", [2, 7, 8, 8], [8, 5, 5], Conv2d::new(2, 2).groups(8)));
+    let dilated = Conv2d::new(2, 4).groups(8).dilation(2);
+    rows.push(conv("depthwise_5x5_8_stride_2_dilation_2", [1, 9, 8, 8], [8, 5, 5], dilated));
+    let dilated = Conv2d::new(1, 2).groups(8).dilation(2);
+    rows.push(conv("depthwise_3x3_8_dilation_2", [2, 7, 8, 8], [8, 3, 3], dilated));
     rows.push(conv("depthwise_no_images", [0, 4, 4, 4], [4, 3, 3], Conv2d::new(1, 1).groups(4)));
     // Transposed, with the rows that the stride leaves open given back.
     for stride in 1..=3 {

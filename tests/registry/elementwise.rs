@@ -76,6 +76,8 @@ fn unaries() -> Vec<Case> {
     for p in [-1.5f32, -1.0, 0.0, 0.5, 1.0, 2.0, 2.5, 3.0] {
         let f = move |x: f64| x.powf(f64::from(p));
         cases.push(unary(&format!("powf_{p}"), range(&s, 0.4, 2.0), move |x| x.powf(p), f));
+        let long = unary(&format!("powf_{p}_long"), range(&LONG, 0.4, 2.0), move |x| x.powf(p), f);
+        cases.push(long.no_second_order("the short rows have it"));
         if p.fract() == 0.0 {
             cases.push(unary(&format!("powf_{p}_negative"), range(&s, -2.0, -0.4), move |x| x.powf(p), f));
         }
@@ -204,7 +206,7 @@ fn binaries() -> Vec<Case> {
     }
     // Each operation has kernels of its own for each of these: every element, one for all, a row for all, blocks of rows, and
     // dimensions of every kind; all of them on more workgroups than a row of the grid has.
-    let long: [(&[usize], &[usize]); 8] = [
+    let long: [(&[usize], &[usize]); 11] = [
         (&[41, 101], &[41, 101]),
         (&[4101], &[]),
         (&[], &[4101]),
@@ -213,13 +215,16 @@ fn binaries() -> Vec<Case> {
         (&[70, 1, 16], &[70, 5, 1]),
         (&[2, 1, 3, 1, 2, 1, 2, 1], &[1, 2, 1, 2, 1, 3, 1, 2]),
         (&[5, 1, 7, 1, 3, 1, 2, 1], &[1, 5, 1, 2, 1, 3, 1, 3]),
+        (&[5, 1, 7], &[1, 3, 1]),
+        (&[2, 1, 3, 1, 2], &[1, 2, 1, 3, 1]),
+        (&[2, 1, 3, 1, 2, 1, 2], &[1, 2, 1, 2, 1, 3, 1]),
     ];
     for (a, b) in long {
         for (name, engine, want) in smooth.into_iter().chain(others) {
             // Sixteenths: many are equal, and comparisons see them so.
             let grid = |shape: &[usize], step: usize| {
                 let n: usize = shape.iter().product();
-                fixed(&(0..n).map(|k| (1 + k * step % 37) as f64 / 16.0).collect::<Vec<_>>(), shape)
+                fixed(&(0..n).map(|k| (1 + (k * step + 19) % 37) as f64 / 16.0).collect::<Vec<_>>(), shape)
             };
             cases
                 .push(binary(format!("{name}_long_{a:?}_{b:?}"), [grid(a, 11), grid(b, 17)], engine, want).grad(false));
@@ -232,7 +237,7 @@ fn binaries() -> Vec<Case> {
 }
 
 fn selections() -> Vec<Case> {
-    let shapes: [[&[usize]; 3]; 8] = [
+    let shapes: [[&[usize]; 3]; 11] = [
         [&[6], &[6], &[6]],
         [&[], &[], &[]],
         [&[2, 3], &[], &[]],
@@ -241,6 +246,9 @@ fn selections() -> Vec<Case> {
         [&[4, 1, 1], &[1, 3, 1], &[1, 1, 2]],
         [&[0, 2], &[2], &[1]],
         [&[2, 1, 2, 1, 1, 2, 1, 2], &[1, 2, 1, 2, 1, 1, 2, 1], &[1, 1, 2, 1, 2, 1, 1, 1]],
+        [&[3, 1, 2, 1, 2], &[1, 2, 1, 3, 1], &[3, 2, 1, 1, 2]],
+        [&[2, 1, 3, 1, 2, 1, 3], &[1, 2, 1, 3, 1, 2, 1], &[1; 7]],
+        [&[2, 1, 3, 1, 3, 1], &[1, 2, 1, 2, 1, 2], &[2, 2, 1, 1, 1, 1]],
     ];
     let select = |a: &[A]| oracle::select(&a[0], &a[1], &a[2]);
     let mut cases = Vec::new();

@@ -13,7 +13,12 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let wide = |kernel, stride, padding| Pool2d { kernel, stride, padding };
     // Images, windows. Channels in ones and in fours; tiling, overlapping, gapped and padded windows.
-    let rows: [(&[usize], Pool2d); 13] = [
+    let rows: [(&[usize], Pool2d); 17] = [
+        // More channels than a vector, in tiles and in windows that overlap.
+        (&[2, 6, 6, 12], Pool2d::new(2, 2, 0)),
+        (&[2, 5, 6, 8], Pool2d::new(3, 2, 1)),
+        (&[1, 4, 5, 8], Pool2d::new(3, 1, 1)),
+        (&[2, 6, 6, 3], Pool2d::new(3, 3, 0)),
         (&[2, 4, 4, 3], Pool2d::new(2, 2, 0)),
         (&[1, 4, 6, 4], Pool2d::new(2, 2, 0)),
         (&[1, 5, 5, 4], Pool2d::new(2, 2, 0)),
@@ -58,7 +63,9 @@ pub fn cases() -> Vec<Case> {
             move |a| oracle::avg_pool2d_inside(&a[0], &same(p)),
         ));
     }
-    let rows: [(&[usize], usize, usize); 8] = [
+    let rows: [(&[usize], usize, usize); 10] = [
+        (&[2, 6, 5, 12], 3, 2),
+        (&[2, 6, 5, 3], 3, 2),
         (&[2, 4, 4, 4], 2, 2),
         (&[1, 5, 7, 2], 2, 3),
         (&[1, 5, 7, 4], 3, 4),

@@ -53,7 +53,8 @@ pub fn cases() -> Vec<Case> {
                 move |t| t[0].softmax(axis),
                 move |a| o::softmax(&a[0], axis),
             )
-            .grad(false),
+            .grad((1..10_000).contains(&shape.iter().product::<usize>()))
+            .no_second_order("the small rows have it"),
         );
         all.push(
             Case::new(
@@ -62,7 +63,8 @@ pub fn cases() -> Vec<Case> {
                 move |t| t[0].log_softmax(axis),
                 move |a| o::log_softmax(&a[0], axis),
             )
-            .grad(false),
+            .grad((1..10_000).contains(&shape.iter().product::<usize>()))
+            .no_second_order("the small rows have it"),
         );
     }
     // Large offsets must not overflow, hidden entries must not become NaN.

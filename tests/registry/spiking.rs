@@ -222,8 +222,15 @@ pub fn cases() -> Vec<Case> {
         for reset in [Reset::Subtract, Reset::Zero] {
             for detach_reset in [true, false] {
                 for (shape, membrane) in
-                    [(&[6, 9][..], false), (&[5, 8], false), (&[5, 2, 4], true), (&[19, 4], true), (&[18, 3], false)]
+                    // The first have kernels for their number of steps.
+                    [1, 2, 3, 4, 5, 6, 8].map(|steps| (vec![steps, 8], false)).into_iter().chain([
+                            (vec![6, 9], false),
+                            (vec![5, 2, 4], true),
+                            (vec![19, 4], true),
+                            (vec![18, 3], false),
+                        ])
                 {
+                    let shape = &shape[..];
                     cases.push(gradient_case(
                         format!("spiking/lif_gradient_{surrogate:?}_{reset:?}_{detach_reset}_{shape:?}"),
                         inputs(shape, membrane),
