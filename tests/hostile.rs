@@ -7,6 +7,7 @@
 use std::alloc::System;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use cap::Cap;
 use shadegrad::data::{self, OpenOptions, Position};
@@ -21,8 +22,9 @@ use shadegrad::{Gpu, Options};
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// What a reader may allocate for a file of a few kilobytes. Compressed data may hold a thousand times their size.
-const ROOM: usize = 256 << 20;
+/// What all tests together may allocate, for files of a few kilobytes. Compressed data may hold a thousand times their size.
+const ROOM: usize = 1 << 30;
+static LIMIT: Once = Once::new();
 
 fn cases() -> u64 {
     let asked = std::env::var("SHADEGRAD_FUZZ").ok().map(|v| v.parse().expect("SHADEGRAD_FUZZ is a number"));
@@ -107,6 +109,7 @@ impl Folder {
 
 /// Gives `read` damaged copies of `valid`, which it must have accepted unchanged.
 fn attack(seed: u64, name: &str, valid: &[u8], read: impl Fn(&Path) -> shadegrad::Result<()>) {
+    LIMIT.call_once(|| MEMORY.set_limit(ROOM).expect("a limit above what is allocated"));
     let folder = Folder::new();
     let path = folder.write(name, valid);
     read(&path).unwrap_or_else(|e| panic!("{name}: the valid file: {e}"));
@@ -115,9 +118,7 @@ fn attack(seed: u64, name: &str, valid: &[u8], read: impl Fn(&Path) -> shadegrad
     for case in 0..cases() {
         let bytes = damaged(valid, &mut Philox::new(seed, case));
         std::fs::write(&path, &bytes).expect("write a file");
-        MEMORY.set_limit(MEMORY.allocated() + ROOM).expect("a limit above what is allocated");
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&path)));
-        MEMORY.set_limit(usize::MAX).expect("no limit");
         match result {
             Err(_) => {
                 panic!("{name}: case {case} (of seed {seed}) made the reader panic; its file had {} bytes", bytes.len())
