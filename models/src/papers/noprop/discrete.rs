@@ -9,7 +9,7 @@ use shadegrad::{CrossEntropy, Error, Gpu, Result, Tensor};
 
 use super::head::{Head, mean_square_error};
 use super::{Block, Embedding, Epoch, Losses, Samples, Schedule, Settings};
-use super::{batches, noise, normal, pass, run_block, total};
+use super::{batches, noise, normal, pass, run_block, total, train};
 use crate::papers::shared::joint::backward_into;
 
 /// T blocks that each learn alone to denoise the label (the paper's algorithm 1), the class embeddings and the layer that
@@ -227,28 +227,25 @@ impl<B: Block> NoPropDt<B> {
         &mut self,
         samples: &dyn Samples,
         epochs: u64,
-        mut each: impl FnMut(&Self, &Epoch) -> Result<()>,
+        each: impl FnMut(&Self, &Epoch) -> Result<()>,
     ) -> Result<Vec<Epoch>> {
         let mut order = batches(samples, &self.settings, self.seed)?;
         let mut meter = LossMeter::new(&self.gpu, 256)?;
-        let mut log = Vec::new();
-        for epoch in 1..=epochs {
-            let mut losses = Vec::with_capacity(self.blocks.len());
-            for t in 1..=self.blocks.len() {
+        let epoch = |model: &mut Self| {
+            let blocks = model.blocks.len();
+            let block = |t| {
                 let mean = pass(samples, &mut order, &mut meter, |x, labels| {
-                    self.steps += 1;
-                    self.train_block(t, x, labels, Stream::new(self.seed, self.steps))
+                    model.steps += 1;
+                    model.train_block(t, x, labels, Stream::new(model.seed, model.steps))
                 });
-                losses.push(mean.map_err(|e| match e {
+                mean.map_err(|e| match e {
                     Error::NonFinite(text) => Error::NonFinite(format!("block {t}: {text}")),
                     other => other,
-                })?);
-            }
-            let end = Epoch { epoch, losses };
-            each(self, &end)?;
-            log.push(end);
-        }
-        Ok(log)
+                })
+            };
+            (1..=blocks).map(block).collect()
+        };
+        train(self, epochs, epoch, each)
     }
 
     /// The states `z_0 ..= z_T` of a prediction from pure noise, each `[n, dim]`.

@@ -9,7 +9,7 @@ use shadegrad::{CrossEntropy, Error, Gpu, Result, Tensor};
 
 use super::head::{Head, mean_square_error};
 use super::{Block, Embedding, Epoch, Losses, Samples, Settings};
-use super::{averaged, batches, noise, normal, pass, run_block, total};
+use super::{averaged, batches, noise, normal, pass, run_block, total, train};
 
 /// One block that learns the velocity `z_1 - z_0` on straight ways from noise `z_0` to the embedding `z_1` of the label, and the
 /// class embeddings. A class is the one whose embedding is nearest to where the way ends.
@@ -122,21 +122,18 @@ impl<B: Block> NoPropFm<B> {
         &mut self,
         samples: &dyn Samples,
         epochs: u64,
-        mut each: impl FnMut(&Self, &Epoch) -> Result<()>,
+        each: impl FnMut(&Self, &Epoch) -> Result<()>,
     ) -> Result<Vec<Epoch>> {
         let mut order = batches(samples, &self.settings, self.seed)?;
         let mut meter = LossMeter::new(&self.gpu, 256)?;
-        let mut log = Vec::new();
-        for epoch in 1..=epochs {
+        let epoch = |model: &mut Self| {
             let mean = pass(samples, &mut order, &mut meter, |x, labels| {
-                self.steps += 1;
-                self.train_step(x, labels, Stream::new(self.seed, self.steps))
+                model.steps += 1;
+                model.train_step(x, labels, Stream::new(model.seed, model.steps))
             })?;
-            let end = Epoch { epoch, losses: vec![mean] };
-            each(self, &end)?;
-            log.push(end);
-        }
-        Ok(log)
+            Ok(vec![mean])
+        };
+        train(self, epochs, epoch, each)
     }
 
     /// `z` at time 1 from a given `z` `[n, dim]` at time 0, in `steps` equal steps of Euler's method.

@@ -276,6 +276,22 @@ fn batches(samples: &dyn Samples, settings: &Settings, seed: u64) -> Result<Batc
     Batches::new(samples.count(), size)?.seed(seed).drop_last(true)
 }
 
+/// Trains `model` for so many epochs: `epoch` is one, and gives the mean loss of each block; `each` is told of it.
+fn train<M>(
+    model: &mut M,
+    epochs: u64,
+    mut epoch: impl FnMut(&mut M) -> Result<Vec<f64>>,
+    mut each: impl FnMut(&M, &Epoch) -> Result<()>,
+) -> Result<Vec<Epoch>> {
+    let mut log = Vec::new();
+    for number in 1..=epochs {
+        let end = Epoch { epoch: number, losses: epoch(model)? };
+        each(model, &end)?;
+        log.push(end);
+    }
+    Ok(log)
+}
+
 /// One pass over the samples; the mean loss.
 fn pass(
     samples: &dyn Samples,

@@ -4,7 +4,7 @@
 use shadegrad::data::{DataPair, Dataset};
 use shadegrad::nn::{Arena, Builder, Cx};
 use shadegrad::optim::{Optimizer, Rule};
-use shadegrad::train::{EpochEnd, FitOptions, Flow, Hooks, Images, Progress, Trainer, evaluate};
+use shadegrad::train::{FitOptions, Hooks, Images, Progress, Trainer, evaluate};
 use shadegrad::{Error, Result};
 
 use super::{ActiveLayers, BlockShape, Memory, Schedule, SlimConfig, SlimFit, SplitVit, SplitVitConfig};
@@ -228,10 +228,6 @@ impl Hooks for Watcher<'_, '_> {
 
     fn stepped(&mut self, step: u64, arena: &mut Arena, optimizer: &mut Optimizer) -> Result<()> {
         self.slim.as_mut().map_or(Ok(()), |slim| slim.stepped(step, arena, optimizer))
-    }
-
-    fn epoch(&mut self, _: &EpochEnd, _: &mut Arena) -> Result<Flow> {
-        Ok(Flow::Continue)
     }
 }
 
