@@ -4,6 +4,14 @@ use crate::Result;
 use crate::error::GpuError;
 
 /// Which set of kernel variants a device gets by default (`docs/architecture.md`, "Device classes").
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// // The kernels for graphics cards, whatever runs them.
+/// let gpu = Gpu::new(Options { class: Some(Class::Discrete), ..Options::from_env()? })?;
+/// assert_eq!(gpu.caps().class, Class::Discrete);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// A graphics card with memory of its own.
@@ -15,6 +23,14 @@ pub enum Class {
 }
 
 /// Optional device features to leave unused although the adapter has them.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let disable = Disabled { subgroups: true, immediates: true, ..Disabled::default() };
+/// let gpu = Gpu::new(Options { disable, ..Options::from_env()? })?;
+/// assert!(gpu.caps().subgroup.is_none() && !gpu.caps().immediates);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disabled {
     /// No subgroup operations.
@@ -73,6 +89,14 @@ impl Options {
     /// | `SHADEGRAD_CLASS` | `discrete`, `integrated`, `software` |
     /// | `SHADEGRAD_MEMORY_LIMIT` | bytes |
     /// | `SHADEGRAD_MAX_GRID` | workgroups per grid dimension |
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// // With SHADEGRAD_ADAPTER=llvm in the environment, `adapter` is "llvm".
+    /// let options = Options::from_env()?;
+    /// assert_eq!(options.adapter, std::env::var("SHADEGRAD_ADAPTER").ok().filter(|name| !name.is_empty()));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn from_env() -> Result<Self> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
@@ -126,6 +150,14 @@ impl Options {
 }
 
 /// What is known of an adapter without opening it.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// if let Some(best) = Gpu::list(false).first() {
+///     println!("{} via {}: {:?}", best.name, best.backend, best.class);
+///     assert_eq!(best.index, 0);
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct AdapterDescription {
     /// Position in [`Gpu::list`](crate::Gpu::list): best first.
@@ -175,6 +207,16 @@ impl std::fmt::Display for AdapterDescription {
 }
 
 /// What the opened device can do, as the kernels need to know it.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let Caps { subgroup, max_binding, .. } = gpu.caps();
+/// let batch = max_binding / (4 * 224 * 224 * 3); // images of floats that fit one buffer
+/// println!("subgroups of {subgroup:?}, {batch} images");
+/// assert!(batch > 200);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Caps {
     /// Which kernel variants to prefer.
@@ -287,7 +329,7 @@ fn no_match(wanted: &str, names: &[String]) -> GpuError {
 }
 
 /// The one command that brings a software driver on this platform.
-pub fn driver_remedy() -> &'static str {
+pub(crate) fn driver_remedy() -> &'static str {
     if cfg!(target_os = "linux") {
         "Install your GPU's Vulkan driver, or Mesa's software driver, which runs on any processor: \
          `sudo apt-get install mesa-vulkan-drivers` (Debian, Ubuntu), `sudo dnf install mesa-vulkan-drivers` (Fedora), \

@@ -5,6 +5,16 @@ use std::fmt::Write as _;
 use crate::memory::MemoryReport;
 
 /// An error of the device layer. The text always ends in what to do.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let gpu = Gpu::new(Options { memory_limit: Some(4096), ..Options::from_env()? })?;
+/// match gpu.alloc(1 << 20, "activations") {
+///     Err(GpuError::OutOfMemory { asked, label, .. }) => assert_eq!((asked, label), (1 << 20, "activations")),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum GpuError {

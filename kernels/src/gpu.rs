@@ -52,6 +52,15 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Opens the best adapter, or the one that the options name.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let gpu = Gpu::new(Options::from_env()?)?;
+    /// println!("{gpu:?} binds up to {} bytes", gpu.caps().max_binding);
+    /// let err = Gpu::new(Options { adapter: Some("no such card".into()), ..Options::default() }).unwrap_err();
+    /// assert!(matches!(err, GpuError::NoAdapter(_)), "{err}");
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// No adapter (the text says how to get a driver), none that matches, or one that refuses.
     pub fn new(options: Options) -> Result<Self> {
@@ -69,36 +78,12 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Shares the device of the program this is embedded in. Its error and device-lost callbacks stay as they are and hear
-    /// nothing of the engine's mistakes, which are errors here; what the device-lost callback hears, [`Gpu::report_lost`]
-    /// passes on. (The engine finds out by itself at its next read-back or upload.)
-    ///
-    /// Kernels use what the device was opened with; subgroups, f16, timestamps and immediates help and are not needed:
-    /// [`Gpu::wanted`] says what to ask for. Everything goes to `queue`, in order with the application's own submissions.
-    ///
-    /// The application's callbacks (of `map_async`, `on_submitted_work_done`) run inside the engine's calls as inside any
-    /// of wgpu's; they must not call the engine, which may be in the middle of a submission.
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: &Options) -> Self {
-        let info = device.adapter_info();
-        let features = device.features();
-        let class = adapter::caps(&device, options).class;
-        let description = AdapterDescription {
-            index: 0,
-            backend: format!("{:?}", info.backend),
-            driver: format!("{} {}", info.driver, info.driver_info),
-            class,
-            subgroups: features
-                .contains(wgpu::Features::SUBGROUP)
-                .then_some((info.subgroup_min_size, info.subgroup_max_size)),
-            f16: features.contains(wgpu::Features::SHADER_F16),
-            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            max_binding: device.limits().max_storage_buffer_binding_size,
-            name: info.name,
-        };
-        Self::build(device, queue, description, options)
-    }
-
-    fn build(device: wgpu::Device, queue: wgpu::Queue, description: AdapterDescription, options: &Options) -> Self {
+    pub(crate) fn build(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        description: AdapterDescription,
+        options: &Options,
+    ) -> Self {
         let caps = adapter::caps(&device, options);
         let recorder = Recorder::new(&device, caps.immediates);
         Self {
@@ -116,55 +101,89 @@ impl Gpu {
         }
     }
 
-    /// The features and limits that make kernels fast, of those that `adapter` has and `options` allow: what an application
-    /// asks for, beside its own, when it opens the device that it will share. `max_immediate_size` is the one limit that
-    /// WebGPU's defaults leave at nothing.
-    pub fn wanted(adapter: &wgpu::Adapter, options: &Options) -> (wgpu::Features, wgpu::Limits) {
-        adapter::wanted(adapter, options)
-    }
-
     /// All adapters, best first. Empty where there is no driver.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let found = Gpu::list(false);
+    /// for adapter in &found {
+    ///     println!("{adapter}"); // a line each: name, driver, class, what it can do
+    /// }
+    /// assert!(found.iter().enumerate().all(|(i, adapter)| adapter.index == i));
+    /// ```
     pub fn list(gl: bool) -> Vec<AdapterDescription> {
         let instance = adapter::instance(gl);
         adapter::adapters(&instance).iter().enumerate().map(|(i, a)| adapter::describe(i, a)).collect()
     }
 
     /// The one command that brings a software driver on this platform.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// if Gpu::list(false).is_empty() {
+    ///     println!("{}", Gpu::driver_remedy());
+    /// }
+    /// assert!(!Gpu::driver_remedy().is_empty());
+    /// ```
     pub fn driver_remedy() -> &'static str {
         adapter::driver_remedy()
     }
 
     /// What this device can do.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let caps = gpu.caps();
+    /// println!("{:?}, subgroups of {:?}", caps.class, caps.subgroup);
+    /// assert!(caps.storage_bindings >= 8 && caps.workgroup_bytes >= 16 << 10);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
     }
 
     /// The adapter behind this device.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let it = gpu.description();
+    /// println!("{} with {}", it.name, it.driver);
+    /// assert!(["Vulkan", "Metal", "Dx12", "Gl"].contains(&it.backend.as_str()));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn description(&self) -> &AdapterDescription {
         &self.inner.description
     }
 
-    /// The device itself, for an embedding application.
-    pub fn device(&self) -> &wgpu::Device {
-        &self.inner.device
-    }
-
-    /// The queue itself, for an embedding application.
-    pub fn queue(&self) -> &wgpu::Queue {
-        &self.inner.queue
-    }
-
     /// Whether both handles are the same device.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert!(gpu.same_device(&gpu.clone()));
+    /// let second = Gpu::new(Options::from_env()?)?; // opened for itself, even if on the same card
+    /// assert!(!gpu.same_device(&second));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn same_device(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Tells the engine that the application's device was lost (see [`Gpu::from_wgpu`]): every later call fails.
-    pub fn report_lost(&self, reason: &str) {
-        self.inner.faults.set(Fault::Lost(reason.to_string()));
-    }
-
     /// Counts since the device was opened.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// let before = gpu.counters();
+    /// fill::f32(&gpu, &x, 4, 1.0)?;
+    /// gpu.read(&x)?;
+    /// let after = gpu.counters();
+    /// assert_eq!((after.dispatches - before.dispatches, after.read_backs - before.read_backs), (1, 1));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn counters(&self) -> Counters {
         let rec = lock(&self.inner.recorder);
         Counters {
@@ -177,16 +196,46 @@ impl Gpu {
     }
 
     /// Memory in use, cached, at its peak, and by label.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(1000, "activations")?;
+    /// let memory = gpu.memory();
+    /// assert_eq!(memory.by_label, [("activations", 1024)]); // rounded up to a size class
+    /// assert_eq!((memory.live, memory.live_buffers), (1024, 1));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn memory(&self) -> MemoryReport {
         lock(&self.inner.pool).report()
     }
 
     /// Starts a new measurement of the peak.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// drop(gpu.alloc(1 << 16, "large")?);
+    /// assert_eq!(gpu.memory().peak, 1 << 16);
+    /// gpu.reset_peak();
+    /// assert_eq!(gpu.memory().peak, 0); // nothing is in use now
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn reset_peak(&self) {
         lock(&self.inner.pool).reset_peak();
     }
 
     /// Returns every cached buffer to the driver.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// drop(gpu.alloc(1024, "x")?);
+    /// assert_eq!(gpu.memory().cached, 1024); // kept for the next one
+    /// gpu.trim();
+    /// assert_eq!(gpu.memory().cached, 0);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn trim(&self) {
         let mut rec = lock(&self.inner.recorder);
         rec.cache.drop_groups();
@@ -194,6 +243,16 @@ impl Gpu {
     }
 
     /// `bytes` bytes of device memory with undefined content. `label` names the use in the memory report.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(4 * 3, "x")?; // three floats
+    /// fill::f32(&gpu, &x, 3, 0.5)?;
+    /// assert_eq!(gpu.read_as::<f32>(&x)?, [0.5; 3]);
+    /// assert!(gpu.alloc(u64::MAX / 2, "too much").is_err());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// Beyond the device's limit for one buffer, or out of memory.
@@ -254,6 +313,15 @@ impl Gpu {
 
     /// Checks every guard zone of a device opened with [`Options::sentinels`]; returns how many there were.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let gpu = Gpu::new(Options { sentinels: true, ..Options::from_env()? })?;
+    /// let x = gpu.alloc(4 * 5, "x")?;
+    /// fill::f32(&gpu, &x, 5, 1.0)?;
+    /// assert_eq!(gpu.check_sentinels()?, 1); // one buffer, and nothing was written behind its end
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If a kernel wrote behind the end of a buffer: its label.
     pub fn check_sentinels(&self) -> Result<usize> {
@@ -277,30 +345,18 @@ impl Gpu {
         Ok(count)
     }
 
-    /// A storage over `bytes` bytes of an application's own buffer, without a copy. It needs the usages STORAGE,
-    /// COPY_SRC and COPY_DST, an offset that is a multiple of 256, and room up to the next multiple of 16 bytes.
-    ///
-    /// # Errors
-    /// If any of these is not so.
-    pub fn import(&self, buffer: wgpu::Buffer, offset: u64, bytes: u64) -> Result<Storage> {
-        let usages = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        if !buffer.usage().contains(usages) {
-            return Err(GpuError::Transfer(
-                "an imported buffer needs the usages STORAGE, COPY_SRC and COPY_DST".into(),
-            ));
-        }
-        let end = offset.saturating_add(bytes.max(1).next_multiple_of(16));
-        if !offset.is_multiple_of(crate::memory::VIEW_ALIGN) || end > buffer.size() {
-            return Err(GpuError::Transfer(format!(
-                "cannot import bytes {offset}..{end} of a buffer of {}: the offset must be a multiple of 256 and the \
-                 length, rounded up to 16, must fit",
-                buffer.size()
-            )));
-        }
-        Ok(lock(&self.inner.pool).import(buffer, offset, bytes))
-    }
-
     /// Records one kernel over `groups` workgroups. Buffers in `reads` must differ from those in `writes`.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_shaders::fill::{FILL_F32, FillF32Params};
+    /// let y = gpu.alloc(4 * 6, "y")?;
+    /// let params = FillF32Params { n4: 2, gx: 1, value: 7.0, ..Default::default() };
+    /// gpu.dispatch(&FILL_F32, [], [&y], params, [1, 1, 1])?; // reads nothing, writes y
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [7.0; 6]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// A kernel the driver refuses, a grid beyond the device's limit, or a device that reported a fault earlier.
@@ -316,6 +372,19 @@ impl Gpu {
     }
 
     /// Announces the floating-point operations of the next dispatch, for the profiler's table.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// if gpu.caps().timestamps {
+    ///     gpu.start_profile()?;
+    ///     gpu.note_flops(4e6); // the fill does not compute that much, but the table says so
+    ///     fill::f32(&gpu, &x, 4, 1.0)?;
+    ///     assert_eq!(gpu.profile()?.kernels[0].flops, 4e6);
+    /// }
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn note_flops(&self, flops: f64) {
         let mut rec = lock(&self.inner.recorder);
         if rec.profiler.is_some() {
@@ -379,6 +448,16 @@ impl Gpu {
 
     /// Copies `bytes` bytes between storages; offsets and length are multiples of four.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?;
+    /// let y = gpu.alloc_from(&[0.0f32; 3], "y")?;
+    /// gpu.copy(&x, 4, &y, 0, 8)?; // two floats from the second on
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [2.0, 3.0, 0.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If a range does not fit or is not aligned.
     pub fn copy(&self, from: &Storage, from_offset: u64, to: &Storage, to_offset: u64, bytes: u64) -> Result<()> {
@@ -410,6 +489,15 @@ impl Gpu {
 
     /// Fills a storage with zero bytes.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1u32, 2, 3], "x")?;
+    /// gpu.zero(&x)?;
+    /// assert_eq!(gpu.read_as::<u32>(&x)?, [0, 0, 0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault earlier.
     pub fn zero(&self, storage: &Storage) -> Result<()> {
@@ -426,6 +514,17 @@ impl Gpu {
 
     /// Submits what is recorded without waiting for it.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// fill::f32(&gpu, &x, 4, 1.0)?; // recorded
+    /// assert_eq!(gpu.counters().submits, 0);
+    /// gpu.flush()?; // the device begins
+    /// assert_eq!(gpu.counters().submits, 1);
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn flush(&self) -> Result<()> {
@@ -434,6 +533,17 @@ impl Gpu {
     }
 
     /// Submits what is recorded and waits until the device has done it all.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// let start = std::time::Instant::now();
+    /// fill::f32(&gpu, &x, 4, 1.0)?;
+    /// gpu.wait()?;
+    /// println!("{:?} from recording to the end", start.elapsed());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.
@@ -447,6 +557,20 @@ impl Gpu {
     /// Asks the device what it has done, without waiting: read-backs that are complete arrive. On an application's device
     /// this also runs the application's callbacks that are due.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[5u32], "x")?;
+    /// let mut pending = gpu.read_async(&x)?;
+    /// let bytes = loop {
+    ///     gpu.poll()?; // a frame loop draws here
+    ///     let Some(bytes) = pending.try_take()? else { continue };
+    ///     break bytes;
+    /// };
+    /// assert_eq!(bytes, [5, 0, 0, 0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn poll(&self) -> Result<()> {
@@ -458,6 +582,19 @@ impl Gpu {
     /// no call waits because many submissions are in flight: who holds it bounds their number by other means, as
     /// `shadegrad::train::Pace` does. One submission matters where drivers let each wait for the one before, as Mesa's
     /// software driver does. What has to wait still does: reading back, profiling, and running out of memory.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// let together = gpu.gather();
+    /// for i in 0..300 {
+    ///     fill::u32(&gpu, &x, 4, i)?;
+    /// }
+    /// assert_eq!(gpu.counters().submits, 0); // without the guard some of them would be under way
+    /// drop(together);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     #[must_use]
     pub fn gather(&self) -> Gathering {
         self.recorder().gathering += 1;
@@ -465,6 +602,15 @@ impl Gpu {
     }
 
     /// The fault reported since the last call, if any. A lost device stays lost.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert!(gpu.check().is_ok());
+    /// gpu.report_lost("unplugged");
+    /// assert!(matches!(gpu.check(), Err(GpuError::Lost { .. })));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn check(&self) -> Result<()> {
         let Some(fault) = self.inner.faults.take() else { return Ok(()) };
         let last = self.last_kernels();
@@ -493,6 +639,18 @@ impl Gpu {
 
     /// Measures every kernel from now on: see [`Gpu::profile`]. Slower while it lasts.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// match gpu.start_profile() {
+    ///     Ok(()) => fill::f32(&gpu, &x, 4, 1.0)?, // measured
+    ///     Err(err) => println!("{err}"),          // no timestamps on this device
+    /// }
+    /// assert_eq!(gpu.profile()?.kernels.len(), usize::from(gpu.caps().timestamps));
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device has no timestamps.
     pub fn start_profile(&self) -> Result<()> {
@@ -508,6 +666,20 @@ impl Gpu {
 
     /// Ends the measurement and returns its table; empty if none was started.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let x = gpu.alloc(16, "x")?;
+    /// assert!(gpu.profile()?.kernels.is_empty()); // none was started
+    /// if gpu.start_profile().is_ok() {
+    ///     fill::f32(&gpu, &x, 4, 1.0)?;
+    ///     fill::f32(&gpu, &x, 4, 2.0)?;
+    ///     let profile = gpu.profile()?;
+    ///     assert_eq!((profile.kernels[0].name.as_str(), profile.kernels[0].count), ("fill_f32", 2));
+    /// }
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn profile(&self) -> Result<Profile> {
@@ -518,6 +690,16 @@ impl Gpu {
 
     /// Splits `count` workgroups over two grid dimensions where one is too few: the grid, and its width, which the
     /// kernel needs as `gx` (`group = y * gx + x`). The last row may reach past `count`.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(gpu.grid(10)?, ([10, 1, 1], 10));
+    /// let (groups, gx) = gpu.grid(1 << 20)?; // more than one dimension takes
+    /// assert_eq!(groups[0], gx);
+    /// assert!(u64::from(groups[0]) * u64::from(groups[1]) >= 1 << 20);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If not even two dimensions hold that many.

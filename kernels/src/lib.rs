@@ -1,12 +1,13 @@
 //! Host side of shadegrad's kernels: the device, its memory, pipelines, dispatch and profiling, and one module of plain
 //! functions per kernel family. There is no autograd here and no tensor: functions take [`Storage`]s and sizes.
 //!
-//! ```no_run
-//! use shadegrad_kernels::{Gpu, Options, fill};
+//! ```
+//! use shadegrad_kernels::{Gpu, Options, reduce};
 //! let gpu = Gpu::new(Options::from_env()?)?;
-//! let x = gpu.alloc(4 * 1000, "x")?;
-//! fill::f32(&gpu, &x, 1000, 0.5)?;
-//! assert_eq!(gpu.read(&x)?.len(), 4000);
+//! let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?;
+//! let sum = gpu.alloc(4, "sum")?;
+//! reduce::reduce(&gpu, reduce::Reduce::Sum, &x, &sum, [1, 3, 1], 1.0)?;
+//! assert_eq!(gpu.read_as::<f32>(&sum)?, [6.0]);
 //! # Ok::<(), shadegrad_kernels::GpuError>(())
 //! ```
 #![deny(missing_docs, unsafe_code)]
@@ -17,6 +18,7 @@
 )]
 
 mod adapter;
+mod embed;
 mod error;
 mod fault;
 mod gpu;

@@ -12,6 +12,19 @@ use crate::memory::Storage;
 use crate::{Gpu, Result};
 
 /// Where the matrices of one operand lie. Lengths in elements.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::matmul::{Dims, Epilogue, Operand, matmul};
+/// // The right half of a [2, 4] matrix, times a column of ones.
+/// let a = gpu.alloc_from(&[0.0f32, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0], "a")?;
+/// let (b, c) = (gpu.alloc_from(&[1.0f32, 1.0], "b")?, gpu.alloc(8, "c")?);
+/// let right = Operand { offset: 2, ld: 4, batch: [0, 0], trans: false };
+/// matmul(&gpu, &a, &b, &c, &Dims { a: right, ..Dims::new(2, 1, 2, false, false) }, Epilogue::default())?;
+/// assert_eq!(gpu.read_as::<f32>(&c)?, [3.0, 7.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operand {
     /// First element of the first matrix.
@@ -26,12 +39,32 @@ pub struct Operand {
 
 impl Operand {
     /// One matrix from the start of the storage, its rows `ld` apart.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// use shadegrad_kernels::matmul::Operand;
+    /// let transposed = Operand::plain(5, true); // lies as rows of five elements
+    /// assert_eq!(transposed, Operand { offset: 0, ld: 5, batch: [0, 0], trans: true });
+    /// ```
     pub fn plain(ld: usize, trans: bool) -> Self {
         Self { offset: 0, ld, batch: [0, 0], trans }
     }
 }
 
 /// Sizes of `C[m, n] = alpha * op(A)[m, k] op(B)[k, n]`, for each of `batch[0] * batch[1]` matrices.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::matmul::{Dims, Epilogue, matmul};
+/// let a = gpu.alloc_from(&[1.0f32, 2.0, 3.0], "a")?;
+/// let b = gpu.alloc_from(&[4.0f32, 5.0, 6.0], "b")?;
+/// let c = gpu.alloc(4, "c")?;
+/// let dims = Dims { alpha: 0.5, ..Dims::new(1, 1, 3, false, false) };
+/// matmul(&gpu, &a, &b, &c, &dims, Epilogue::default())?;
+/// assert_eq!(gpu.read_as::<f32>(&c)?, [16.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dims {
     /// Rows of C.
@@ -56,6 +89,14 @@ pub struct Dims {
 
 impl Dims {
     /// Contiguous matrices, one each.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// use shadegrad_kernels::matmul::Dims;
+    /// // A layer `y = x W^T` with x [32, 784] and W [10, 784].
+    /// let dims = Dims::new(32, 10, 784, false, true);
+    /// assert_eq!((dims.a.ld, dims.b.ld, dims.c.ld), (784, 784, 10));
+    /// ```
     pub fn new(m: usize, n: usize, k: usize, trans_a: bool, trans_b: bool) -> Self {
         Self {
             m,
@@ -71,6 +112,19 @@ impl Dims {
     }
 
     /// `count` contiguous products one after the other; an operand that is `repeated` has one matrix only.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_kernels::matmul::{Dims, Epilogue, matmul};
+    /// let a = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "a")?; // two rows, [1, 2] each
+    /// let b = gpu.alloc_from(&[10.0f32, 1.0], "b")?; // one column, for both
+    /// let c = gpu.alloc(8, "c")?;
+    /// let dims = Dims::new(1, 1, 2, false, false).batched(2, false, true);
+    /// matmul(&gpu, &a, &b, &c, &dims, Epilogue::default())?;
+    /// assert_eq!(gpu.read_as::<f32>(&c)?, [12.0, 34.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     #[must_use]
     pub fn batched(mut self, count: usize, repeat_a: bool, repeat_b: bool) -> Self {
         self.batch = [1, count];
@@ -81,6 +135,17 @@ impl Dims {
     }
 
     /// The same product of operands that are halves.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_kernels::matmul::{Dims, Epilogue, matmul};
+    /// let x = gpu.alloc_from(&[0x3c00u16, 0x4000], "x")?; // the halves 1 and 2
+    /// let c = gpu.alloc(4, "c")?;
+    /// matmul(&gpu, &x, &x, &c, &Dims::new(1, 1, 2, false, false).halves(true), Epilogue::default())?;
+    /// assert_eq!(gpu.read_as::<f32>(&c)?, [5.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     #[must_use]
     pub fn halves(self, halves: bool) -> Self {
         Self { halves, ..self }
@@ -92,6 +157,18 @@ impl Dims {
 }
 
 /// What happens to each element of the result before it is stored.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::matmul::{Dims, Epilogue, matmul};
+/// let a = gpu.alloc_from(&[1.0f32, 2.0], "a")?; // [2, 1]
+/// let b = gpu.alloc_from(&[10.0f32, 20.0], "b")?; // [1, 2]
+/// let (bias, c) = (gpu.alloc_from(&[0.5f32, 0.25], "bias")?, gpu.alloc(16, "c")?);
+/// matmul(&gpu, &a, &b, &c, &Dims::new(2, 2, 1, false, false), Epilogue { bias: Some(&bias) })?;
+/// assert_eq!(gpu.read_as::<f32>(&c)?, [10.5, 20.25, 20.5, 40.25]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// `n` floats, added to every row.
@@ -227,6 +304,18 @@ fn splits(class: Class, tiles: usize, k: usize) -> usize {
 }
 
 /// `C = alpha * op(A) op(B)`, then the epilogue. `c` must not share a buffer with an operand.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::matmul::{Dims, Epilogue, matmul};
+/// let a = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "a")?; // [2, 2]
+/// let b = gpu.alloc_from(&[5.0f32, 6.0, 7.0, 8.0], "b")?;
+/// let c = gpu.alloc(4 * 4, "c")?;
+/// matmul(&gpu, &a, &b, &c, &Dims::new(2, 2, 2, false, false), Epilogue::default())?;
+/// assert_eq!(gpu.read_as::<f32>(&c)?, [19.0, 22.0, 43.0, 50.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// If a matrix reaches past the end of its storage, or as [`Gpu::dispatch`].

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Storage offsets of views are multiples of this, which satisfies every device's alignment.
-pub const VIEW_ALIGN: u64 = 256;
+pub(crate) const VIEW_ALIGN: u64 = 256;
 
 /// Locks `m`; a panic elsewhere while it was held does not make the data unusable here.
 pub(crate) fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,6 +35,16 @@ pub(crate) fn size_class(bytes: u64) -> u64 {
 }
 
 /// What the pool holds at one moment.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, y) = (gpu.alloc(512, "weights")?, gpu.alloc(256, "gradients")?);
+/// drop(y);
+/// let MemoryReport { live, cached, peak, .. } = gpu.memory();
+/// assert_eq!((live, cached, peak), (512, 256, 768));
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryReport {
     /// Bytes in use.
@@ -247,17 +257,43 @@ impl Storage {
     }
 
     /// Length in bytes.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(gpu.alloc(100, "x")?.bytes(), 100); // as asked for
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// First byte within the buffer.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(1024, "x")?;
+    /// let half = x.view(512, 512).expect("within x");
+    /// assert_eq!((x.offset(), half.offset()), (0, 512));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The buffer itself, for an embedding application. Flush before using it there, and keep this storage alive
     /// while you do: afterwards the pool hands the buffer to someone else.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1.0f32; 64], "x")?;
+    /// gpu.flush()?;
+    /// // The application may bind or copy from it now.
+    /// assert!(x.buffer().usage().contains(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn buffer(&self) -> &wgpu::Buffer {
         &self.block.buffer
     }
@@ -272,27 +308,77 @@ impl Storage {
     }
 
     /// Number of this loan of memory: that of all views and clones, and of no other memory before or after.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(256, "x")?;
+    /// let first = x.serial();
+    /// assert_eq!(x.clone().serial(), first);
+    /// drop(x);
+    /// assert_ne!(gpu.alloc(256, "y")?.serial(), first); // the same buffer, lent again
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn serial(&self) -> u64 {
         self.block.serial
     }
 
     /// Bytes of the whole buffer that this storage lies in, as the pool counts them.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(1000, "x")?;
+    /// assert_eq!((x.bytes(), x.buffer_bytes()), (1000, 1024));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn buffer_bytes(&self) -> u64 {
         self.block.class
     }
 
     /// True if both lie in one buffer, so that one kernel cannot read the one and write the other.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(1024, "x")?;
+    /// let tail = x.view(768, 256).expect("within x");
+    /// assert!(x.same_buffer(&tail));
+    /// assert!(gpu.copy(&x, 0, &tail, 0, 16).is_err()); // it would read and write one buffer
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn same_buffer(&self, other: &Self) -> bool {
         self.block.id == other.block.id
     }
 
     /// True when nobody else holds this memory, so that an operation may overwrite it.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(256, "x")?;
+    /// assert!(x.is_unique());
+    /// let shared = x.clone();
+    /// assert!(!x.is_unique() && !shared.is_unique());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.block) == 1
     }
 
     /// A view of `bytes` bytes from `offset`, relative to this storage. `None` if it reaches past the end, or if the
-    /// offset is not a multiple of [`VIEW_ALIGN`].
+    /// offset is not a multiple of 256, which satisfies every device's alignment.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[2.0f32; 128], "x")?;
+    /// let second = x.view(256, 256).expect("within x, at a multiple of 256");
+    /// fill::f32(&gpu, &second, 64, 3.0)?;
+    /// assert_eq!(gpu.read_as::<f32>(&x)?[62..66], [2.0, 2.0, 3.0, 3.0]);
+    /// assert!(x.view(4, 4).is_none() && x.view(512, 1).is_none());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn view(&self, offset: u64, bytes: u64) -> Option<Self> {
         let fits = offset.checked_add(bytes)? <= self.bytes && offset.is_multiple_of(VIEW_ALIGN);
         fits.then(|| Self { block: self.block.clone(), offset: self.offset + offset, bytes, guard: 0 })

@@ -10,6 +10,13 @@ use crate::gpu::Inner;
 const SLOTS: u32 = 2048;
 
 /// Measured time of one kernel over all its dispatches.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let row = KernelTime { name: "gemm".into(), count: 2, seconds: 0.5, bytes: 3e9, flops: 8e9 };
+/// println!("{}: {} GB/s, {} GFLOP/s", row.name, 1e-9 * row.bytes / row.seconds, 1e-9 * row.flops / row.seconds);
+/// assert_eq!(row.flops / row.seconds, 16e9);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct KernelTime {
     /// The kernel's name.
@@ -47,6 +54,13 @@ pub struct Profile {
 
 impl Profile {
     /// Seconds in all kernels together.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let row = |seconds| KernelTime { seconds, ..KernelTime::default() };
+    /// let profile = Profile { kernels: vec![row(0.5), row(0.25)] };
+    /// assert_eq!(profile.seconds(), 0.75);
+    /// ```
     pub fn seconds(&self) -> f64 {
         self.kernels.iter().map(|k| k.seconds).sum()
     }

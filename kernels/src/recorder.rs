@@ -25,6 +25,18 @@ const RING_SLOTS: u32 = 256;
 const RING_STRIDE: u32 = 256;
 
 /// Counts since the device was opened. A warm training step changes only the first three.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let x = gpu.alloc(16, "x")?;
+/// # let step = || fill::f32(&gpu, &x, 4, 1.0);
+/// step()?; // compiles its pipeline and makes its bind group
+/// let warm = gpu.counters();
+/// step()?;
+/// assert_eq!(gpu.counters(), Counters { dispatches: warm.dispatches + 1, ..warm });
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Kernels dispatched.
@@ -68,6 +80,19 @@ pub(crate) struct Recorder {
 }
 
 /// While it lives, commands stay together and nobody waits for older ones: made by [`Gpu::gather`].
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (x, y) = (gpu.alloc(16, "x")?, gpu.alloc(16, "y")?);
+/// {
+///     let _together: Gathering = gpu.gather();
+///     fill::f32(&gpu, &x, 4, 1.0)?;
+///     gpu.copy(&x, 0, &y, 0, 16)?;
+/// } // from here on submissions are made as enough commands have come together
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0; 4]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub struct Gathering {
     pub(crate) gpu: Gpu,
 }

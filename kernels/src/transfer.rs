@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use bytemuck::{AnyBitPattern, NoUninit};
+
 use crate::error::GpuError;
 use crate::gpu::Inner;
 use crate::memory::{Storage, lock, size_class};
@@ -112,6 +114,16 @@ impl Transfers {
 }
 
 /// A read-back under way: the copy is recorded, the bytes arrive once the device has come that far.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[1u32], "x")?;
+/// let pending: PendingRead = gpu.read_async(&x)?;
+/// fill::u32(&gpu, &x, 1, 2)?; // comes after the read-back
+/// assert_eq!(pending.wait()?, [1, 0, 0, 0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub struct PendingRead {
     gpu: Gpu,
     buffer: Option<wgpu::Buffer>,
@@ -125,6 +137,20 @@ pub struct PendingRead {
 impl PendingRead {
     /// The bytes if they have arrived, `None` if not yet. Never blocks; the first call submits what is recorded, if nobody
     /// did, so that they can come.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[7u32], "x")?;
+    /// let mut pending = gpu.read_async(&x)?;
+    /// let bytes = loop {
+    ///     if let Some(bytes) = pending.try_take()? {
+    ///         break bytes;
+    ///     } // otherwise do something else meanwhile
+    /// };
+    /// assert_eq!(bytes, [7, 0, 0, 0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault, or the bytes were taken already.
@@ -147,6 +173,15 @@ impl PendingRead {
     }
 
     /// The bytes, after waiting for them.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1.5f32], "x")?;
+    /// let bytes = gpu.read_async(&x)?.wait()?;
+    /// assert_eq!(bytes, 1.5f32.to_le_bytes());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault, or the bytes were taken already.
@@ -192,6 +227,16 @@ impl PendingRead {
 impl Gpu {
     /// Writes `data` to the start of `to`, after everything recorded so far.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc(4 * 3, "x")?;
+    /// gpu.zero(&x)?;
+    /// gpu.upload(&x, bytemuck::cast_slice(&[1.0f32, 2.0]))?;
+    /// assert_eq!(gpu.read_as::<f32>(&x)?, [1.0, 2.0, 0.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// If it does not fit, or the device reported a fault.
     pub fn upload(&self, to: &Storage, data: &[u8]) -> Result<()> {
@@ -200,6 +245,16 @@ impl Gpu {
 
     /// Writes `data` to `to` from byte `offset`, a multiple of four. A length that is not a multiple of four is
     /// filled up with zeros.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1u32, 2, 3], "x")?;
+    /// gpu.upload_at(&x, 4, bytemuck::bytes_of(&9u32))?;
+    /// assert_eq!(gpu.read_as::<u32>(&x)?, [1, 9, 3]);
+    /// assert!(gpu.upload_at(&x, 12, &[1]).is_err());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If it does not fit, or the device reported a fault.
@@ -253,7 +308,59 @@ impl Gpu {
         Ok(())
     }
 
+    /// Memory of its own for `data`: [`Gpu::alloc`], then [`Gpu::upload`].
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?;
+    /// let pairs = gpu.alloc_from(&[[1u32, 2], [3, 4]], "pairs")?;
+    /// assert_eq!((x.bytes(), pairs.bytes()), (12, 16));
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Beyond the device's limit for one buffer, out of memory, or the device reported a fault.
+    pub fn alloc_from<T: NoUninit>(&self, data: &[T], label: &'static str) -> Result<Storage> {
+        let to = self.alloc(size_of_val(data) as u64, label)?;
+        self.upload(&to, bytemuck::cast_slice(data))?;
+        Ok(to)
+    }
+
+    /// [`Gpu::read`] as numbers.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1.0f32, -2.0], "x")?;
+    /// assert_eq!(gpu.read_as::<f32>(&x)?, [1.0, -2.0]);
+    /// assert_eq!(gpu.read_as::<u32>(&x)?, [0x3f80_0000, 0xc000_0000]); // the same bits
+    /// assert!(gpu.read_as::<[f32; 3]>(&x).is_err());
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the storage does not hold a whole number of them, or the device reported a fault.
+    pub fn read_as<T: NoUninit + AnyBitPattern>(&self, from: &Storage) -> Result<Vec<T>> {
+        if from.bytes().checked_rem(size_of::<T>() as u64) != Some(0) {
+            return Err(GpuError::Transfer(format!(
+                "{from:?} is not a whole number of {} of {} bytes; read it as bytes",
+                std::any::type_name::<T>(),
+                size_of::<T>()
+            )));
+        }
+        Ok(bytemuck::pod_collect_to_vec(&self.read(from)?))
+    }
+
     /// The content of `from`, after everything recorded so far; waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = gpu.alloc_from(&[1u8, 2, 3], "x")?;
+    /// assert_eq!(gpu.read(&x)?, [1, 2, 3]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.
@@ -262,6 +369,17 @@ impl Gpu {
     }
 
     /// Records a read-back of `from` as it is at this point, without waiting.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let loss = gpu.alloc(4, "loss")?;
+    /// fill::f32(&gpu, &loss, 1, 0.25)?;
+    /// let pending = gpu.read_async(&loss)?; // does not wait
+    /// fill::f32(&gpu, &loss, 1, 0.125)?; // the next step
+    /// assert_eq!(pending.wait()?, 0.25f32.to_le_bytes());
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault earlier.

@@ -30,7 +30,7 @@ use crate::{Gpu, Result};
 /// assert_eq!(gpu.read(&y)?[..4], 3.0f32.to_le_bytes());
 /// # Ok::<(), GpuError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct UserKernel {
     info: Arc<KernelInfo>,
     reads: usize,
@@ -39,6 +39,18 @@ pub struct UserKernel {
 impl UserKernel {
     /// Preprocesses, parses, validates and reflects `wgsl`. Needs no device.
     ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let text = "
+    /// @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+    /// @compute @workgroup_size(1)
+    /// fn main() { y[0] = 1.0; }";
+    /// assert_eq!(UserKernel::new("one", text)?.info().writes(), 1);
+    /// let err = UserKernel::new("two", "fn main() { y[0] = 2.0; }").unwrap_err();
+    /// assert!(err.to_string().contains("two"), "{err}");
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
     /// # Errors
     /// With the line and the reason.
     pub fn new(name: &str, wgsl: &str) -> Result<Self> {
@@ -46,6 +58,17 @@ impl UserKernel {
     }
 
     /// [`UserKernel::new`] with preprocessor definitions.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let text = "
+    /// @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+    /// @compute @workgroup_size($GROUP)
+    /// fn main(@builtin(local_invocation_index) i: u32) { y[i] = 1.0; }";
+    /// let kernel = UserKernel::with_defines("ones", text, &[("GROUP", "64")])?;
+    /// assert_eq!(kernel.info().workgroup_size, [64, 1, 1]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// With the line and the reason.
@@ -57,11 +80,41 @@ impl UserKernel {
     }
 
     /// What reflection found: buffers, workgroup size, parameters.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let text = "
+    /// # struct Params { value: f32, }
+    /// # var<immediate> p: Params;
+    /// # @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+    /// # @compute @workgroup_size(1)
+    /// # fn main() { y[0] = p.value; }";
+    /// let kernel = UserKernel::new("set", text)?; // a struct Params { value: f32 }
+    /// let info = kernel.info();
+    /// assert_eq!((info.reads(), info.writes(), info.params_size), (0, 1, 4));
+    /// assert_eq!((&info.fields[0].name[..], &info.fields[0].ty[..]), ("value", "f32"));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn info(&self) -> &KernelInfo {
         &self.info
     }
 
     /// Records the kernel over `groups` workgroups. `params` are the bytes of its parameter struct.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let text = "
+    /// struct Params { value: f32, }
+    /// var<immediate> p: Params;
+    /// @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+    /// @compute @workgroup_size(4)
+    /// fn main(@builtin(local_invocation_index) i: u32) { y[i] = p.value; }";
+    /// let (set, y) = (UserKernel::new("set", text)?, gpu.alloc(16, "y")?);
+    /// set.dispatch(&gpu, &[], &[&y], bytemuck::bytes_of(&2.5f32), [1, 1, 1])?;
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [2.5; 4]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     ///
     /// # Errors
     /// If the number of buffers or the size of the parameters differs from the text's, or the driver refuses it.

@@ -19,9 +19,7 @@ fn devices() -> Vec<(&'static str, Gpu)> {
 }
 
 fn upload(gpu: &Gpu, data: &[f32]) -> Result<Storage> {
-    let s = gpu.alloc(4 * data.len() as u64, "test")?;
-    gpu.upload(&s, bytemuck::cast_slice(data))?;
-    Ok(s)
+    gpu.alloc_from(data, "test")
 }
 
 /// Small numbers with 24 significant bits, different everywhere.
@@ -66,8 +64,7 @@ fn compare(devices: &[(&'static str, Gpu)], d: &Dims, with_bias: bool) {
         let sc = upload(gpu, &vec![f32::NAN; want.len()]).unwrap();
         let epilogue = Epilogue { bias: with_bias.then_some(&sbias) };
         matmul(gpu, &sa, &sb, &sc, d, epilogue).unwrap_or_else(|e| panic!("{e}"));
-        let bytes = gpu.read(&sc).unwrap();
-        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let got = gpu.read_as::<f32>(&sc).unwrap();
         let tol = (4.0 + (d.k as f64).sqrt() / 2.0) * f64::from(f32::EPSILON) / 2.0;
         for (i, (&g, (&w, &s))) in got.iter().zip(want.iter().zip(&scale)).enumerate() {
             let fine = if w.is_nan() { g.is_nan() } else { (f64::from(g) - w).abs() <= tol * s + 1e-30 };

@@ -146,11 +146,9 @@ impl Arena {
         for (i, e) in table.entries().iter().enumerate() {
             owners[e.offset / SLOT..][..e.len.max(1).div_ceil(SLOT)].fill(i as u32);
         }
-        let owner_store = gpu.alloc(owners.len() as u64 * 4, "parameter table")?;
-        gpu.upload(&owner_store, bytemuck::cast_slice(&owners))?;
+        let owner_store = gpu.alloc_from(&owners, "parameter table")?;
         let firsts: Vec<u32> = table.entries().iter().map(|e| (e.offset / SLOT) as u32).collect();
-        let first_store = gpu.alloc(firsts.len() as u64 * 4, "parameter table")?;
-        gpu.upload(&first_store, bytemuck::cast_slice(&firsts))?;
+        let first_store = gpu.alloc_from(&firsts, "parameter table")?;
         let mut arena = Self {
             seed,
             params: views(&table, &values)?.leaves(),

@@ -44,16 +44,11 @@ impl RelativeChange {
         if places.is_empty() {
             return Err(Error::value("relative_change", "no parameters; name at least one"));
         }
-        let upload = |bytes: &[u8]| -> Result<Storage> {
-            let storage = gpu.alloc(bytes.len() as u64, "change")?;
-            gpu.upload(&storage, bytes)?;
-            Ok(storage)
-        };
         let blocks = places.len();
-        let places = upload(bytemuck::cast_slice(&places))?;
+        let places = gpu.alloc_from(&places, "change")?;
         let before = Tensor::empty(gpu, &[blocks * BLOCK], DType::F32, "values before a step")?;
         k::keep(gpu, (&places, blocks), arena.values_flat().storage(), before.storage())?;
-        Ok(Self { blocks, places, before, tensors: spans.len(), spans: upload(bytemuck::cast_slice(&spans))? })
+        Ok(Self { blocks, places, before, tensors: spans.len(), spans: gpu.alloc_from(&spans, "change")? })
     }
 
     /// The mean over each parameter's elements of `|before - now| / max(|before|, least)`, in the order that was given.

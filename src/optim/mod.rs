@@ -94,8 +94,7 @@ impl Optimizer {
         let adapt = if rule.adapts() {
             let spans: Vec<[u32; 2]> =
                 (table.entries().iter()).map(|e| [(e.offset / 64) as u32, e.len.max(1).div_ceil(64) as u32]).collect();
-            let of_tensors = gpu.alloc(spans.len() as u64 * 8, "optimiser")?;
-            gpu.upload(&of_tensors, bytemuck::cast_slice(&spans))?;
+            let of_tensors = gpu.alloc_from(&spans, "optimiser")?;
             Some((gpu.alloc((table.floats() / 64 * 8) as u64, "optimiser")?, of_tensors))
         } else {
             None

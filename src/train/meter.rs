@@ -91,9 +91,9 @@ impl LossMeter {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let bytes = self.gpu.read(&self.ring)?;
-        for (i, (raw, &samples)) in bytes.chunks_exact(4).zip(&self.pending).enumerate() {
-            let loss = f64::from(f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]));
+        let losses = self.gpu.read_as::<f32>(&self.ring)?;
+        for (i, (loss, &samples)) in losses.into_iter().zip(&self.pending).enumerate() {
+            let loss = f64::from(loss);
             finite(self.first + i as u64, loss)?;
             if self.recent.len() == self.window {
                 self.recent.pop_front();
