@@ -2,7 +2,7 @@
 //! own buffer of points, its decision field drawn from the engine's memory. See docs/embedding.md.
 //!
 //! `--frames N` runs N frames by itself, prints what it measured and ends with an error unless the interface stayed
-//! responsive; `--screenshot FILE` keeps the last frame as a PNG.
+//! responsive (after it, `--times` lets the time between frames decide, too); `--screenshot FILE` keeps the last frame as a PNG.
 
 mod check;
 mod field;
@@ -28,7 +28,7 @@ use interface::Interface;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "shadegrad-window [--frames N] [--screenshot FILE.png]";
+const USAGE: &str = "shadegrad-window [--frames N [--times]] [--screenshot FILE.png]";
 
 fn main() -> ExitCode {
     match run() {
@@ -44,6 +44,10 @@ fn run() -> Result<()> {
     let mut app = App::default();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
+        if let ("--times", Some(check)) = (arg.as_str(), &mut app.check) {
+            check.times = true;
+            continue;
+        }
         match (arg.as_str(), args.next()) {
             ("--frames", Some(n)) => app.check = Some(Check::new(n.parse().map_err(|_| USAGE)?)),
             ("--screenshot", Some(file)) => app.screenshot = Some(file.into()),
