@@ -6,6 +6,17 @@ use std::path::PathBuf;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in the engine. Match on the variant; print it for a person.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (a, b) = (Tensor::zeros(&gpu, &[2, 3])?, Tensor::zeros(&gpu, &[4, 5])?);
+/// match a.matmul(&b) {
+///     Err(Error::Shape { op, detail }) => assert!(op == "matmul" && detail.contains("[2, 3]")),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -68,18 +79,46 @@ pub enum Error {
 
 impl Error {
     /// A shape error of `op`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// let err = Error::shape("interleave", "[2, 3] and [3, 2]; they must be equal");
+    /// assert_eq!(err.to_string(), "interleave: [2, 3] and [3, 2]; they must be equal");
+    /// ```
     pub fn shape(op: &'static str, detail: impl Into<String>) -> Self {
         Self::Shape { op, detail: detail.into() }
     }
     /// A value error of `op`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// fn check(rate: f32) -> Result<()> {
+    ///     if rate < 0.0 { Err(Error::value("decay", format!("rate {rate}; give 0 or more"))) } else { Ok(()) }
+    /// }
+    /// assert!(check(0.1).is_ok());
+    /// assert_eq!(check(-1.0).map_err(|e| e.to_string()), Err("decay: rate -1; give 0 or more".into()));
+    /// ```
     pub fn value(op: &'static str, detail: impl Into<String>) -> Self {
         Self::Value { op, detail: detail.into() }
     }
     /// A data error at `path`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// let err = Error::data("labels.bin", "7 bytes, not a multiple of 4; fetch it again");
+    /// assert_eq!(err.to_string(), "labels.bin: 7 bytes, not a multiple of 4; fetch it again");
+    /// ```
     pub fn data(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::Data { path: path.into(), detail: detail.into() }
     }
     /// An input or output error at `path`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// let read = |path: &str| std::fs::read(path).map_err(|e| Error::io(path, &e));
+    /// let err = read("no/such/file").unwrap_err();
+    /// assert!(matches!(&err, Error::Io { path, .. } if path.ends_with("file")), "{err}");
+    /// ```
     pub fn io(path: impl Into<PathBuf>, err: &std::io::Error) -> Self {
         Self::Io { path: path.into(), detail: err.to_string() }
     }

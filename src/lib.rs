@@ -1,5 +1,5 @@
 //! Reverse-mode autograd on handwritten WGSL compute shaders: training on any Vulkan, Metal or DX12 GPU.
-#![deny(missing_docs, unsafe_code)]
+#![deny(missing_docs, unreachable_pub, unsafe_code)]
 // Bad input is an error, never a panic: what could panic is refused by the compiler. Tests may.
 #![cfg_attr(
     not(test),

@@ -1,6 +1,13 @@
 //! The known name nearest to a mistyped one, for error texts.
 
 /// The name in `known` that `word` was probably meant to be, as the end of a sentence: `; did you mean ..?` or nothing.
+///
+/// ```
+/// # use shadegrad::*;
+/// let known = ["adamw", "sgd", "lion"];
+/// assert_eq!(format!("no rule `adam`{}", did_you_mean("adam", &known)), "no rule `adam`; did you mean `adamw`?");
+/// assert_eq!(did_you_mean("transformer", &known), "");
+/// ```
 pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     nearest(word, known).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }

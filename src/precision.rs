@@ -56,6 +56,16 @@ thread_local! {
 
 impl Precision {
     /// Runs `f` with this precision on this thread. Backward passes need no region: they take what the forward pass kept.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::full(&gpu, &[1, 1], 1.0 + 1.0 / 4096.0)?; // more digits than a half has
+    /// let squared = |p: Precision| p.scope(|| x.matmul(&x)?.item());
+    /// assert_eq!(squared(Precision::Mixed)?, 1.0);
+    /// assert!(squared(Precision::F32)? > 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn scope<T>(self, f: impl FnOnce() -> T) -> T {
         struct Before(Precision);
         impl Drop for Before {
@@ -68,6 +78,12 @@ impl Precision {
     }
 
     /// The precision on this thread now.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!(Precision::now(), Precision::F32);
+    /// assert_eq!(Precision::Mixed.scope(Precision::now), Precision::Mixed);
+    /// ```
     pub fn now() -> Self {
         NOW.get()
     }
@@ -75,6 +91,16 @@ impl Precision {
     /// What to train with on this device: mixed precision only where it has f16, else [`Precision::F32`] with a note that
     /// says so. (The kernels take halves as packed words and would run anywhere; a device without the type unpacks them
     /// in software, and saves memory at the cost of time.)
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (precision, note) = Precision::Mixed.on(&gpu);
+    /// // Either the device has the type, or a note says why not.
+    /// assert_eq!(precision == Precision::Mixed, gpu.caps().f16);
+    /// assert_eq!(precision == Precision::F32, note.is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn on(self, gpu: &Gpu) -> (Self, Option<String>) {
         match self {
             Self::Mixed if !gpu.caps().f16 => {

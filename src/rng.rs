@@ -34,6 +34,14 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 
 /// The name of a sequence of random words: those of [`Philox::new`] with the same two numbers. Streams of one seed are
 /// independent, so a layer takes one stream per step, made from its own number and the step's.
+///
+/// ```
+/// # use shadegrad::rng::Stream;
+/// // One for each step: the same words whenever that step runs.
+/// let of_step = |step: u64| Stream { seed: 7, stream: step };
+/// assert_eq!(of_step(3).philox().next_u64(), of_step(3).philox().next_u64());
+/// assert_ne!(of_step(3).philox().next_u64(), of_step(4).philox().next_u64());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream {
     /// Key of the whole run.
@@ -44,17 +52,36 @@ pub struct Stream {
 
 impl Stream {
     /// The stream `stream` of `seed`.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Stream;
+    /// assert_eq!(Stream::new(7, 2), Stream { seed: 7, stream: 2 });
+    /// ```
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { seed, stream }
     }
 
     /// The generator at the start of the stream.
+    ///
+    /// ```
+    /// # use shadegrad::rng::{Philox, Stream};
+    /// let mut rng = Stream::new(7, 2).philox();
+    /// assert_eq!(rng, Philox::new(7, 2));
+    /// assert!((0.0..1.0).contains(&rng.uniform()));
+    /// ```
     pub fn philox(self) -> Philox {
         Philox::new(self.seed, self.stream)
     }
 
     /// The `i`-th stream of a family named by this one. Distinct pairs of stream and `i` below 2^32 give distinct
     /// streams.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Stream;
+    /// let epoch = Stream::new(7, 2); // its batches have streams of their own
+    /// assert_eq!(epoch.child(5), Stream::new(7, (2 << 32) | 5));
+    /// assert_ne!(epoch.child(0), epoch.child(1));
+    /// ```
     #[must_use]
     pub fn child(self, i: u32) -> Self {
         Self { seed: self.seed, stream: (self.stream << 32) | u64::from(i) }
@@ -66,6 +93,13 @@ impl Stream {
 ///
 /// Two streams of one seed never overlap (each holds 2^64 words before its position wraps). Word `n` is word `n % 4` of
 /// `philox4x32_10([b, b >> 32, stream, stream >> 32], [seed, seed >> 32])` with `b = n / 4`.
+///
+/// ```
+/// # use shadegrad::rng::{Philox, philox4x32_10};
+/// let mut rng = Philox::new(0, 0);
+/// let words = [rng.next_u32(), rng.next_u32(), rng.next_u32(), rng.next_u32()];
+/// assert_eq!(words, philox4x32_10([0; 4], [0; 2]));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Philox {
     seed: u64,
@@ -76,11 +110,25 @@ pub struct Philox {
 
 impl Philox {
     /// The stream `stream` of `seed`, at its start.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let (mut a, mut b) = (Philox::new(7, 0), Philox::new(7, 1)); // two streams of one seed
+    /// assert_ne!(a.next_u64(), b.next_u64());
+    /// ```
     pub fn new(seed: u64, stream: u64) -> Self {
         Self::at(seed, stream, 0)
     }
 
     /// The stream `stream` of `seed` after `position` words have been drawn: continues what [`Philox::position`] saved.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// rng.normal(); // four words
+    /// let saved = rng.position();
+    /// assert_eq!(Philox::at(7, 0, saved).next_u32(), rng.next_u32());
+    /// ```
     pub fn at(seed: u64, stream: u64, position: u64) -> Self {
         let mut rng = Self { seed, stream, position, block: [0; 4] };
         rng.fill_block();
@@ -88,6 +136,13 @@ impl Philox {
     }
 
     /// How many 32-bit words have been drawn from the start of the stream.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// (rng.next_u32(), rng.next_u64(), rng.normal());
+    /// assert_eq!(rng.position(), 1 + 2 + 4);
+    /// ```
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -99,6 +154,12 @@ impl Philox {
     }
 
     /// The next 32 random bits.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(0, 0);
+    /// assert_eq!([rng.next_u32(), rng.next_u32()], [0x6627_e8d5, 0xe169_c58d]);
+    /// ```
     pub fn next_u32(&mut self) -> u32 {
         let word = self.block[(self.position % 4) as usize];
         self.position = self.position.wrapping_add(1);
@@ -109,23 +170,48 @@ impl Philox {
     }
 
     /// The next 64 random bits (two words, the first one low).
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// assert_eq!(Philox::new(0, 0).next_u64(), 0xe169_c58d_6627_e8d5);
+    /// ```
     pub fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         low | u64::from(self.next_u32()) << 32
     }
 
     /// Uniform in [0, 1) with 24 bits: every value is a multiple of 2^-24, exact in `f32`, and the same on a GPU.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// // The upper 24 bits of the word 0x6627_e8d5.
+    /// assert_eq!(Philox::new(0, 0).uniform(), 0x66_27e8 as f32 / 16_777_216.0);
+    /// ```
     pub fn uniform(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
     }
 
     /// Uniform in [0, 1) with 53 bits.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// let mean = (0..1000).map(|_| rng.uniform_f64()).sum::<f64>() / 1000.0;
+    /// assert!((mean - 0.5).abs() < 0.05);
+    /// ```
     pub fn uniform_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
     /// Uniform among `0..n`, without bias: a draw that falls into the incomplete last cycle of `n` is drawn again
     /// (Lemire, "Fast random integer generation in an interval", 2019).
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// let dice: Vec<u32> = (0..100).map(|_| 1 + rng.below(6)).collect();
+    /// assert!((1..=6).all(|face| dice.contains(&face)) && dice.iter().all(|d| *d <= 6));
+    /// ```
     ///
     /// # Panics
     /// When `n` is 0: there is nothing to choose from.
@@ -141,6 +227,14 @@ impl Philox {
     }
 
     /// Two independent standard normal numbers from four words (Box and Muller, 1958), with 53-bit uniforms.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// let (x, y) = rng.normal_pair(); // a point in the plane, by all directions alike
+    /// assert_eq!((x, rng.position()), (Philox::new(7, 0).normal(), 4));
+    /// assert_ne!(x, y);
+    /// ```
     pub fn normal_pair(&mut self) -> (f64, f64) {
         // 1 - u lies in (0, 1], so the logarithm is finite.
         let radius = (-2.0 * (1.0 - self.uniform_f64()).ln()).sqrt();
@@ -150,11 +244,25 @@ impl Philox {
 
     /// One standard normal number. Uses four words and keeps nothing back, so that the position stays the whole state;
     /// [`Philox::fill_normal`] wastes none.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut rng = Philox::new(7, 0);
+    /// let within = (0..1000).filter(|_| rng.normal().abs() < 1.0).count();
+    /// assert!((600..760).contains(&within), "{within}"); // 68 of 100 are expected
+    /// ```
     pub fn normal(&mut self) -> f64 {
         self.normal_pair().0
     }
 
     /// Fills `out` with uniform numbers in `[low, high)`.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut weights = [0.0; 64];
+    /// Philox::new(7, 0).fill_uniform(&mut weights, -0.1, 0.1);
+    /// assert!(weights.iter().all(|w| (-0.1..0.1).contains(w)));
+    /// ```
     pub fn fill_uniform(&mut self, out: &mut [f32], low: f32, high: f32) {
         let (base, width) = (f64::from(low), f64::from(high) - f64::from(low));
         for v in out {
@@ -165,6 +273,13 @@ impl Philox {
     }
 
     /// Fills `out` with normal numbers of the given mean and standard deviation.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut heights = [0.0; 10_000];
+    /// Philox::new(7, 0).fill_normal(&mut heights, 175.0, 7.0);
+    /// assert!((heights.iter().sum::<f32>() / 10_000.0 - 175.0).abs() < 0.5);
+    /// ```
     pub fn fill_normal(&mut self, out: &mut [f32], mean: f64, std: f64) {
         for pair in out.chunks_mut(2) {
             let (a, b) = self.normal_pair();
@@ -177,6 +292,14 @@ impl Philox {
 
     /// Shuffles a slice in place: Fisher and Yates, each order equally likely.
     ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut names = ["a", "b", "c", "d"];
+    /// Philox::new(7, 0).shuffle(&mut names);
+    /// names.sort();
+    /// assert_eq!(names, ["a", "b", "c", "d"]); // each is still there
+    /// ```
+    ///
     /// # Panics
     /// When the slice holds more than `u32::MAX` elements.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
@@ -188,6 +311,14 @@ impl Philox {
     }
 
     /// The numbers `0..n` in random order.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// let mut order = Philox::new(7, 0).permutation(5);
+    /// assert_eq!(order, Philox::new(7, 0).permutation(5));
+    /// order.sort();
+    /// assert_eq!(order, [0, 1, 2, 3, 4]);
+    /// ```
     pub fn permutation(&mut self, n: u32) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n).collect();
         self.shuffle(&mut order);

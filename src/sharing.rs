@@ -13,6 +13,21 @@ impl Tensor {
     /// Work of both sides runs in the order in which it is submitted. Before the application writes to the buffer again,
     /// [`Gpu::flush`] submits the operations that are to read what it holds now.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+    ///     label: None,
+    ///     size: 16,
+    ///     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+    ///     mapped_at_creation: false,
+    /// });
+    /// let x = Tensor::from_buffer(&gpu, buffer.clone(), 0, &[3], DType::F32)?;
+    /// gpu.queue().write_buffer(&buffer, 0, &2.5f32.to_le_bytes());
+    /// assert_eq!(x.mul_scalar(2.0)?.to_vec()?, [5.0, 0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Gpu::import`]; if the shape does not fit.
     pub fn from_buffer(gpu: &Gpu, buffer: wgpu::Buffer, offset: u64, shape: &[usize], dtype: DType) -> Result<Self> {
@@ -26,6 +41,16 @@ impl Tensor {
     /// Keep the tensor for as long as the binding is used: its memory goes back to the pool with it, and the next tensor's
     /// values would be seen there.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[3])?;
+    /// // For an entry of a bind group of the application's own.
+    /// let resource = wgpu::BindingResource::Buffer(x.binding()?);
+    /// assert!(matches!(resource, wgpu::BindingResource::Buffer(b) if b.size.is_some_and(|s| s.get() == 12)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn binding(&self) -> Result<wgpu::BufferBinding<'_>> {
@@ -37,6 +62,15 @@ impl Tensor {
     }
 
     /// Starts reading the elements as they are at this point, without waiting: see [`Readback`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[2])?;
+    /// let (first, second) = (x.read_later()?, x.add_scalar(1.0)?.read_later()?); // nothing waited so far
+    /// assert_eq!((first.wait()?, second.wait()?), (vec![1.0; 2], vec![2.0; 2]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the element type is not `F32`, or the device reported a fault.
@@ -63,6 +97,20 @@ pub struct Readback(PendingRead);
 impl Readback {
     /// The values if they have arrived, `None` if not yet. Never waits.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut loss = Tensor::full(&gpu, &[], 0.5)?.read_later()?;
+    /// let value = loop {
+    ///     // A frame of the application; then:
+    ///     if let Some(values) = loss.try_get()? {
+    ///         break values[0];
+    ///     }
+    /// };
+    /// assert_eq!(value, 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault, or the values were taken already.
     pub fn try_get(&mut self) -> Result<Option<Vec<f32>>> {
@@ -70,6 +118,14 @@ impl Readback {
     }
 
     /// The values, after waiting for them.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let sum = Tensor::ones(&gpu, &[2, 3])?.sum(&[1], false)?.read_later()?;
+    /// assert_eq!(sum.wait()?, [3.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Readback::try_get`].

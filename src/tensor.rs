@@ -33,6 +33,11 @@ pub enum DType {
 
 impl DType {
     /// Bytes of one element.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!([DType::F32, DType::U32, DType::F16, DType::U8].map(DType::size), [4, 4, 2, 1]);
+    /// ```
     pub fn size(self) -> usize {
         match self {
             Self::F32 | Self::U32 => 4,
@@ -149,6 +154,16 @@ impl Tensor {
 
     /// A tensor over memory made elsewhere: an imported buffer, or the result of a user's kernel.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[4])?;
+    /// let same = Tensor::from_storage(&gpu, x.storage().clone(), &[2, 2], DType::F32)?;
+    /// assert_eq!(same.sum(&[0], false)?.to_vec()?, [4.0, 6.0]);
+    /// assert!(Tensor::from_storage(&gpu, x.storage().clone(), &[5], DType::F32).is_err()); // 20 bytes of 16
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the storage is smaller than the shape.
     pub fn from_storage(gpu: &Gpu, storage: Storage, shape: &[usize], dtype: DType) -> Result<Self> {
@@ -163,6 +178,15 @@ impl Tensor {
     }
 
     /// Uploads floats.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?; // row by row
+    /// assert_eq!(x.select_at(0, 1)?.to_vec()?, [4.0, 5.0, 6.0]);
+    /// assert!(Tensor::from_slice(&gpu, &[1.0, 2.0], &[3]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If their number is not that of the shape, or the device refuses.
@@ -189,6 +213,14 @@ impl Tensor {
 
     /// Uploads bytes, such as the pixels of images.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pixels = Tensor::from_bytes(&gpu, &[0, 128, 255, 64], &[1, 2, 2, 1])?; // [image, row, column, channel]
+    /// assert_eq!(pixels.cast(DType::F32)?.to_vec()?, [0.0, 128.0, 255.0, 64.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::from_slice`].
     pub fn from_bytes(gpu: &Gpu, data: &[u8], shape: &[usize]) -> Result<Self> {
@@ -206,6 +238,15 @@ impl Tensor {
     }
 
     /// One float without dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let half = Tensor::scalar(&gpu, 0.5)?;
+    /// assert_eq!((half.rank(), half.item()?), (0, 0.5));
+    /// assert_eq!(Tensor::ones(&gpu, &[3])?.mul(&half)?.to_vec()?, [0.5; 3]); // broadcasts to any shape
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -234,6 +275,14 @@ impl Tensor {
 
     /// All elements 0.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let w = Tensor::zeros(&gpu, &[2, 2])?.leaf();
+    /// assert_eq!(w.add_scalar(1.0)?.sum_all()?.item()?, 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn zeros(gpu: &Gpu, shape: &[usize]) -> Result<Self> {
@@ -242,6 +291,13 @@ impl Tensor {
 
     /// All elements 1.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::ones(&gpu, &[2, 3])?.sum(&[1], false)?.to_vec()?, [3.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn ones(gpu: &Gpu, shape: &[usize]) -> Result<Self> {
@@ -249,6 +305,14 @@ impl Tensor {
     }
 
     /// `start, start + 1, ..` as `n` indices.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let index = Tensor::arange(&gpu, 5, 3)?;
+    /// assert_eq!((index.dtype(), index.to_vec_u32()?), (DType::U32, vec![5, 6, 7]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -261,21 +325,56 @@ impl Tensor {
     }
 
     /// The device it lives on.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::zeros(&gpu, &[2])?;
+    /// let noise = Tensor::full(x.gpu(), x.shape(), 0.1)?; // beside `x`, wherever that is
+    /// assert!(noise.gpu().same_device(&gpu));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gpu(&self) -> &Gpu {
         &self.0.gpu
     }
 
     /// Its memory. Flush the device before using the buffer elsewhere.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::zeros(&gpu, &[2, 3])?;
+    /// assert_eq!(x.storage().bytes(), 24);
+    /// assert!(x.storage().same_buffer(x.reshape(&[6])?.storage())); // no copy
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn storage(&self) -> &Storage {
         &self.0.storage
     }
 
     /// Lengths of its dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let images = Tensor::zeros(&gpu, &[8, 32, 32, 3])?;
+    /// let &[batch, height, width, channels] = images.shape() else { panic!("no images") };
+    /// assert_eq!([batch, height, width, channels], [8, 32, 32, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
     }
 
     /// Length of dimension `axis`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let images = Tensor::zeros(&gpu, &[8, 32, 32, 3])?;
+    /// assert_eq!(images.reshape(&[images.dim(0), 32 * 32 * 3])?.shape(), [8, 3072]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Panics
     /// If there is no such dimension.
@@ -285,26 +384,70 @@ impl Tensor {
     }
 
     /// Number of dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[2, 3])?;
+    /// assert_eq!((x.rank(), x.sum(&[0], false)?.rank(), x.sum_all()?.rank()), (2, 1, 0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rank(&self) -> usize {
         self.0.shape.len()
     }
 
     /// Number of elements.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(Tensor::zeros(&gpu, &[2, 3])?.numel(), 6);
+    /// assert_eq!(Tensor::scalar(&gpu, 1.0)?.numel(), 1);
+    /// assert_eq!(Tensor::zeros(&gpu, &[0, 3])?.numel(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn numel(&self) -> usize {
         self.0.shape.iter().product()
     }
 
     /// Element type.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[2])?;
+    /// assert_eq!((x.dtype(), x.cast(DType::F16)?.dtype()), (DType::F32, DType::F16));
+    /// assert_eq!(x.argmax(0, false)?.dtype(), DType::U32);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dtype(&self) -> DType {
         self.0.dtype
     }
 
     /// Whether gradients flow through it.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (w, x) = (Tensor::ones(&gpu, &[2])?.leaf(), Tensor::ones(&gpu, &[2])?);
+    /// assert!(w.mul(&x)?.requires_grad() && !x.square()?.requires_grad());
+    /// assert!(!w.gt_scalar(0.0)?.requires_grad()); // an operation without a gradient
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn requires_grad(&self) -> bool {
         self.0.node.is_some()
     }
 
     /// The elements as floats; waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, -2.0], &[2])?;
+    /// assert_eq!(x.abs()?.to_vec()?, [1.0, 2.0]);
+    /// assert!(x.cast(DType::F16)?.to_vec().is_err()); // floats only: cast it back first
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the element type is not `F32`, or the device reported a fault.
@@ -315,6 +458,14 @@ impl Tensor {
 
     /// The elements as indices; waits for the device.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scores = Tensor::from_slice(&gpu, &[0.1, 0.7, 0.2, 0.5, 0.3, 0.2], &[2, 3])?;
+    /// assert_eq!(scores.argmax(1, false)?.to_vec_u32()?, [1, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the element type is not `U32`, or the device reported a fault.
     pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
@@ -323,6 +474,15 @@ impl Tensor {
     }
 
     /// The bytes of the elements, whatever their type; waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.0, 127.6, 300.0], &[3])?;
+    /// assert_eq!(x.cast(DType::U8)?.to_bytes()?, [0, 127, 255]);
+    /// assert_eq!(x.to_bytes()?.len(), 12);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.

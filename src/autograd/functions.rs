@@ -31,6 +31,18 @@ where
 
 /// Vector-Jacobian product: the gradients of `<cotangent, output>` with respect to `inputs`; the graph stays.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::vjp;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?.leaf();
+/// let y = x.square()?;
+/// // One row of the Jacobian [[2, 0], [0, 4]] at a time.
+/// let row = |i: usize| vjp(&y, &[&x], &Tensor::eye(&gpu, 2)?.select_at(0, i)?)?[0].to_vec();
+/// assert_eq!((row(0)?, row(1)?), (vec![2.0, 0.0], vec![0.0, 4.0]));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`grad_with`].
 pub fn vjp(output: &Tensor, inputs: &[&Tensor], cotangent: &Tensor) -> Result<Vec<Tensor>> {

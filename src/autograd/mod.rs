@@ -1,6 +1,6 @@
 //! Reverse-mode differentiation.
 //!
-//! An operation on tensors that need gradients leaves a [`Node`]: its name, the nodes of its inputs and a backward rule
+//! An operation on tensors that need gradients leaves a node: its name, the nodes of its inputs and a backward rule
 //! written with tensor operations, so that a gradient has a graph of its own when asked ([`GradOptions::create_graph`]).
 //! Nodes are numbered as they are made, and every input is older than its result: walking them by falling number is a
 //! topological order without recursion, so deep graphs cannot overflow the stack.
@@ -19,7 +19,8 @@ pub use checkpoint::checkpoint;
 pub(crate) use checkpoint::record_checkpoint;
 pub(crate) use composite::composite_grads;
 pub use functions::{custom, hvp, vjp};
-pub use node::{Ctx, Node};
+pub use node::Ctx;
+pub(crate) use node::Node;
 pub use saved::{Compact, Form, Ledger, SavedTensor, keep_compactly};
 pub(crate) use saved::{Keeper, Saved, comes_from, is_parameter};
 pub(crate) use trace::wanted;
@@ -37,6 +38,14 @@ thread_local! {
 }
 
 /// Whether operations on this thread record their backward rules now.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{enable_grad, no_grad, recording};
+/// assert!(recording() && !no_grad(recording) && no_grad(|| enable_grad(recording)));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn recording() -> bool {
     RECORDING.get()
 }
@@ -73,12 +82,37 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Runs `f` with recording, also inside [`no_grad`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{enable_grad, grad, no_grad};
+/// let x = Tensor::full(&gpu, &[1], 3.0)?.leaf();
+/// // A slope that is needed where nothing else is recorded, as in adversarial perturbations.
+/// let slope = no_grad(|| enable_grad(|| grad(&x.square()?.sum_all()?, &[&x])))?;
+/// assert_eq!(slope[0].to_vec()?, [6.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn enable_grad<T>(f: impl FnOnce() -> T) -> T {
     let _guard = Recording::set(true);
     f()
 }
 
 /// How to take gradients.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{GradOptions, grad_with};
+/// let x = Tensor::full(&gpu, &[1], 3.0)?.leaf();
+/// let loss = x.square()?.sum_all()?;
+/// let keep = GradOptions { retain_graph: true, ..GradOptions::default() };
+/// for options in [keep, GradOptions::default()] { // the second pass frees the graph
+///     assert_eq!(grad_with(&[&loss], &[&x], None, options)?[0].as_ref().map(Tensor::item).transpose()?, Some(6.0));
+/// }
+/// assert!(grad_with(&[&loss], &[&x], None, keep).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GradOptions {
     /// Give the gradients a graph of their own, so that they can be differentiated again.

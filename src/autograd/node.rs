@@ -15,7 +15,7 @@ type Hook = Box<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// One recorded operation, or a leaf.
-pub struct Node {
+pub(crate) struct Node {
     id: u64,
     name: &'static str,
     shape: Box<[usize]>,
@@ -28,6 +28,19 @@ pub struct Node {
 }
 
 /// What a backward rule may ask while it runs.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{Ctx, custom, grad};
+/// // The identity, whose gradient is turned around: what domain-adversarial training puts before its critic.
+/// let reverse = |x: &Tensor| {
+///     custom("reverse", &[x], |x| Ok(x[0].clone()), |_: &Ctx, grad: &Tensor| Ok(vec![Some(grad.neg()?)]))
+/// };
+/// let x = Tensor::ones(&gpu, &[2])?.leaf();
+/// assert_eq!(grad(&reverse(&x)?.sum_all()?, &[&x])?[0].to_vec()?, [-1.0, -1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Ctx {
     node: Arc<Node>,
     needs: Vec<bool>,
@@ -36,17 +49,59 @@ pub struct Ctx {
 
 impl Ctx {
     /// Whether anybody wants the gradient of input `i`; return `None` for it otherwise.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::{custom, grad};
+    /// let (a, b) = (Tensor::full(&gpu, &[1], 2.0)?.leaf(), Tensor::full(&gpu, &[1], 3.0)?);
+    /// let (x, y) = (a.clone(), b.clone());
+    /// let product = custom("product", &[&a, &b], |t| t[0].mul(t[1]), move |ctx, grad| {
+    ///     let of = |i: usize, other: &Tensor| ctx.needs(i).then(|| grad.mul(other)).transpose();
+    ///     Ok(vec![of(0, &y)?, of(1, &x)?]) // `b` is a constant: the second is `None`
+    /// })?;
+    /// assert_eq!(grad(&product.sum_all()?, &[&a])?[0].to_vec()?, [3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn needs(&self, i: usize) -> bool {
         self.needs.get(i).copied().unwrap_or(false)
     }
 
     /// Whether the gradients must be differentiable. If not, a fused kernel without a backward rule will do.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::{custom, grad, grad_create_graph};
+    /// let x = Tensor::ones(&gpu, &[1])?.leaf();
+    /// let double = |wanted: bool| {
+    ///     custom("double", &[&x], |x| x[0].mul_scalar(2.0), move |ctx, grad| {
+    ///         assert_eq!(ctx.create_graph(), wanted);
+    ///         Ok(vec![Some(grad.mul_scalar(2.0)?)])
+    ///     })?.sum_all()
+    /// };
+    /// assert_eq!(grad(&double(false)?, &[&x])?[0].to_vec()?, [2.0]);
+    /// assert_eq!(grad_create_graph(&double(true)?, &[&x])?[0].to_vec()?, [2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn create_graph(&self) -> bool {
         self.create_graph
     }
 
     /// The operation's own result, from the detached copy that its backward rule kept, attached to the graph again.
     /// (A rule that held its result itself would keep it alive forever.)
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::{custom, grad, grad_create_graph};
+    /// let x = Tensor::zeros(&gpu, &[1])?.leaf();
+    /// let (y, saved) = { let y = x.detach().exp()?; (y.clone(), y) };
+    /// let y = custom("my_exp", &[&x], |_| Ok(y), move |ctx, grad| Ok(vec![Some(grad.mul(&ctx.output(&saved))?)]))?;
+    /// let slope = grad_create_graph(&y.sum_all()?, &[&x])?.remove(0); // e^x again, in the graph
+    /// assert!((grad(&slope.sum_all()?, &[&x])?[0].item()? - 1.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn output(&self, saved: &Tensor) -> Tensor {
         saved.with(saved.shape(), self.create_graph.then(|| self.node.clone()), None)
     }
@@ -70,7 +125,7 @@ impl Node {
     }
 
     /// The operation's name; `leaf` for a leaf.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
@@ -172,6 +227,15 @@ impl Tensor {
     }
 
     /// Names of all operations in the graph behind this tensor, those without a gradient included: for messages and tests.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::ones(&gpu, &[2])?.leaf();
+    /// let loss = x.square()?.mul(&x.gt_scalar(0.0)?)?.sum_all()?;
+    /// assert!(["leaf", "square", "mul", "gt_scalar"].iter().all(|op| loss.graph_ops().contains(op)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn graph_ops(&self) -> BTreeSet<&'static str> {
         let mut names: BTreeSet<&'static str> = self.0.cut.into_iter().collect();
         let mut seen = HashSet::new();
@@ -205,6 +269,16 @@ impl Tensor {
     }
 
     /// The same values as a constant.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::full(&gpu, &[1], 3.0)?.leaf();
+    /// let loss = x.mul(&x.detach())?.sum_all()?; // the second factor counts as a constant
+    /// assert_eq!((loss.item()?, grad(&loss, &[&x])?[0].item()?), (9.0, 3.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn detach(&self) -> Tensor {
         self.with(self.shape(), None, None)
     }

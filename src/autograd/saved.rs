@@ -11,6 +11,19 @@ use crate::tensor::{DType, Tensor};
 
 /// How operations keep what their backward rules need, inside [`keep_compactly`]. Results are what they always are; what
 /// changes is the gradients, which are computed from what is left. `None` keeps the whole tensor.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{Compact, Form, Ledger, keep_compactly};
+/// let x = Tensor::ones(&gpu, &[1024])?.leaf();
+/// let how = Compact { activation: Some(Quantizer::Q8), ..Compact::default() };
+/// let ledger = Ledger::new(&[]);
+/// let _y = ledger.watch(|| keep_compactly(&how, || x.gelu()))?;
+/// let row = &ledger.rows()[0];
+/// assert_eq!((row.form, row.whole_bytes, row.bytes), (Form::Packed(Quantizer::Q8), 4096, 1024));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Compact {
     /// The input of GELU, of its tanh form and of SiLU.
@@ -51,6 +64,19 @@ thread_local! {
 /// al., "SlimFit", 2023, for fine-tuning). The results of `f` are the same to the bit. Gradients of gradients do not go
 /// through what was not kept whole: asking for them is an error that names the operation.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{Compact, grad, keep_compactly};
+/// let x = Tensor::from_slice(&gpu, &[0.3, 1.0], &[2])?.leaf();
+/// let how = Compact { activation: Some(Quantizer::Q4), ..Compact::default() }; // steps of 1/2: 0.3 is kept as 0.5
+/// let (y, whole) = (keep_compactly(&how, || x.gelu())?, x.gelu()?);
+/// assert_eq!(y.to_vec()?, whole.to_vec()?);
+/// let (near, exact) = (grad(&y.sum_all()?, &[&x])?[0].to_vec()?, grad(&whole.sum_all()?, &[&x])?[0].to_vec()?);
+/// assert!((near[0] - exact[0]).abs() > 0.05 && (near[1] - exact[1]).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If a number of bits is not 4 or 8, a share does not lie in `0..=1` (0 excluded); those of `f`.
 pub fn keep_compactly<T>(how: &Compact, f: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -66,6 +92,18 @@ pub fn keep_compactly<T>(how: &Compact, f: impl FnOnce() -> Result<T>) -> Result
 }
 
 /// How a tensor is kept.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::{Form, Ledger};
+/// let (x, c) = (Tensor::ones(&gpu, &[4])?.leaf(), Tensor::ones(&gpu, &[4])?);
+/// let ledger = Ledger::new(&[]);
+/// let _y = ledger.watch(|| x.mul(&c))?;
+/// // The gradient for `x` needs `c` alone.
+/// assert_eq!(ledger.rows().iter().map(|r| r.form).collect::<Vec<_>>(), [Form::Spared, Form::Whole]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     /// All of it; as halves in a region of mixed precision, where the operation reads or keeps halves.
@@ -79,6 +117,20 @@ pub enum Form {
 }
 
 /// A tensor that a backward rule keeps, or would keep: a row of a [`Ledger`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::Ledger;
+/// let x = Tensor::ones(&gpu, &[2, 3])?.leaf();
+/// let ledger = Ledger::new(&[]);
+/// let y = ledger.watch(|| x.square())?;
+/// let row = ledger.rows().remove(0);
+/// assert_eq!((row.op, row.what, row.shape, row.bytes, row.live), ("square", "input", vec![2, 3], 24, true));
+/// drop(y); // the rule, and with it what it kept
+/// assert!(!ledger.rows()[0].live);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SavedTensor {
     /// The layer that ended next: its own for what a layer keeps, the following one's for functions between layers. Empty
@@ -135,6 +187,20 @@ pub struct Ledger(Arc<Mutex<Book>>);
 
 impl Ledger {
     /// An empty account. Views of the tensors `ignored` do not count: an arena's values, which are there anyway.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::Ledger;
+    /// let (x, c) = (Tensor::ones(&gpu, &[4])?.leaf(), Tensor::ones(&gpu, &[4])?);
+    /// let kept = |ignored: &[&Tensor]| {
+    ///     let ledger = Ledger::new(ignored);
+    ///     let _y = ledger.watch(|| x.mul(&c))?;
+    ///     Ok::<_, Error>(ledger.live())
+    /// };
+    /// assert_eq!((kept(&[])?, kept(&[&c])?), (16, 0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(ignored: &[&Tensor]) -> Self {
         let ledger = Self::default();
         ledger.book().ignored = ignored.iter().map(|t| t.storage().serial()).collect();
@@ -146,6 +212,18 @@ impl Ledger {
     }
 
     /// Runs `f` with this account open on this thread, in place of any other.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::Ledger;
+    /// let x = Tensor::ones(&gpu, &[4])?.leaf();
+    /// let ledger = Ledger::new(&[]);
+    /// let y = x.square()?; // not watched
+    /// let z = ledger.watch(|| y.square())?;
+    /// assert_eq!((ledger.rows().len(), z.to_vec()?), (1, vec![1.0; 4]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn watch<T>(&self, f: impl FnOnce() -> T) -> T {
         struct Guard(Option<Ledger>);
         impl Drop for Guard {
@@ -158,21 +236,69 @@ impl Ledger {
     }
 
     /// All that was kept so far, in order.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::Ledger;
+    /// let x = Tensor::ones(&gpu, &[4])?.leaf();
+    /// let ledger = Ledger::new(&[]);
+    /// let _y = ledger.watch(|| x.square()?.exp())?;
+    /// let what: Vec<_> = ledger.rows().iter().map(|r| (r.op, r.what)).collect();
+    /// assert_eq!(what, [("square", "input"), ("exp", "result")]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rows(&self) -> Vec<SavedTensor> {
         self.book().rows.clone()
     }
 
     /// Bytes that are kept now.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::{Ledger, grad};
+    /// let x = Tensor::ones(&gpu, &[4])?.leaf();
+    /// let ledger = Ledger::new(&[]);
+    /// let loss = ledger.watch(|| x.square()?.sum_all())?;
+    /// assert_eq!(ledger.live(), 16);
+    /// grad(&loss, &[&x])?; // the backward pass lets go of it
+    /// assert_eq!(ledger.live(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn live(&self) -> u64 {
         self.book().live
     }
 
     /// The most bytes that were kept at once.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::Ledger;
+    /// let x = Tensor::ones(&gpu, &[4])?.leaf();
+    /// let ledger = Ledger::new(&[]);
+    /// ledger.watch(|| x.square())?; // the result is dropped at once
+    /// assert_eq!((ledger.live(), ledger.peak()), (0, 16));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn peak(&self) -> u64 {
         self.book().peak
     }
 
     /// Forgets the rows; what is still kept stays counted.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::Ledger;
+    /// let x = Tensor::ones(&gpu, &[4])?.leaf();
+    /// let ledger = Ledger::new(&[]);
+    /// let _y = ledger.watch(|| x.square())?;
+    /// ledger.clear();
+    /// assert_eq!((ledger.rows().len(), ledger.live()), (0, 16));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn clear(&self) {
         let mut book = self.book();
         book.rows.clear();

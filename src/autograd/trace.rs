@@ -6,6 +6,18 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// An operation that [`trace`] saw.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::trace;
+/// let x = Tensor::from_slice(&gpu, &[-1.0, 2.0, -3.0], &[3])?;
+/// let (_, seen) = trace(&["relu"], || x.relu()?.mul_scalar(3.0))?;
+/// assert_eq!((seen.len(), seen[0].op), (1, "relu"));
+/// let dead = seen[0].output.to_vec()?.iter().filter(|v| **v == 0.0).count();
+/// assert_eq!(dead, 2);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Traced {
     /// Its name, such as `relu`, `linear` or `masked_softmax`.

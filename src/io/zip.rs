@@ -37,7 +37,7 @@ const CUT: &str = "is a zip archive without its end: it was cut off";
 const DAMAGED: &str = "is a damaged zip archive";
 
 impl<'a> Zip<'a> {
-    pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
+    pub(super) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         // The end record, behind which only a comment of at most 64 KiB may lie.
         let first = bytes.len().saturating_sub(END + 0xffff);
         let end = bytes.len().checked_sub(END).ok_or(CUT)?;
@@ -86,12 +86,12 @@ impl<'a> Zip<'a> {
     }
 
     /// The entry whose name ends in `/name`: the folder's name is free.
-    pub fn find(&self, name: &str) -> Option<&Entry> {
+    pub(super) fn find(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|e| e.name.split_once('/').is_some_and(|(_, rest)| rest == name))
     }
 
     /// Its content, checked against its sum.
-    pub fn content(&self, entry: &Entry) -> Result<&'a [u8], String> {
+    pub(super) fn content(&self, entry: &Entry) -> Result<&'a [u8], String> {
         if !entry.plain {
             return Err(format!(
                 "holds `{}` compressed or encrypted, as PyTorch does not write it; save it again with torch.save",

@@ -9,6 +9,17 @@ use crate::ops::softmax::keep_result;
 use crate::tensor::{DType, Tensor};
 
 /// Options of [`Tensor::sdpa`] and [`Tensor::masked_softmax`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (q, k) = (Tensor::zeros(&gpu, &[1, 1, 1, 4])?, Tensor::zeros(&gpu, &[1, 1, 3, 4])?);
+/// let v = Tensor::from_slice(&gpu, &[10.0, 20.0, 30.0], &[1, 1, 3, 1])?;
+/// let mask = Tensor::from_slice(&gpu, &[1.0, 0.0, 1.0], &[1, 1, 1, 3])?; // hides the second key
+/// let y = q.sdpa(&k, &v, Attention { mask: Some(&mask), ..Attention::default() })?;
+/// assert!((y.item()? - 20.0).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attention<'a> {
     /// Added to the scaled scores; broadcasts to `[B, H, L, S]`.
@@ -115,6 +126,15 @@ impl Tensor {
 
     /// The weights of attention from its scores `q k^T`, `[B, H, L, S]`: `softmax(scale x + bias)` over the last axis and
     /// the visible keys, 0 elsewhere. Differentiable in the scores and the bias.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scores = Tensor::zeros(&gpu, &[1, 1, 2, 2])?; // [batch, heads, queries, keys]
+    /// let weights = scores.masked_softmax(Attention { causal: true, ..Attention::default() })?;
+    /// assert_eq!(weights.to_vec()?, [1.0, 0.0, 0.5, 0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -11,6 +11,18 @@ use crate::rng::{Philox, Stream};
 use crate::tensor::{DType, Tensor};
 
 /// What lies beyond the edge of an image.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::augment::{Augment, Fill};
+/// use shadegrad::rng::Stream;
+/// let white = Tensor::from_bytes(&gpu, &[255; 16], &[1, 4, 4, 1])?;
+/// let augment = Augment { pad: 3, fill: Fill::Reflect, ..Augment::none(&[0.0], &[1.0]) };
+/// let batch = augment.apply(&white, &Tensor::arange(&gpu, 0, 1)?, Stream::new(7, 0))?;
+/// assert!(batch.to_vec()?.iter().all(|v| (v - 1.0).abs() < 1e-5)); // wherever the crop is, nothing black comes in
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fill {
     /// Zero bytes, that is black before normalising.
@@ -56,11 +68,29 @@ pub struct Augment {
 
 impl Augment {
     /// Only normalising. A crop smaller than the image is then still taken at random: set it for training only.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::augment::Augment;
+    /// use shadegrad::rng::Stream;
+    /// let images = Tensor::from_bytes(&gpu, &[0, 255], &[2, 1, 1, 1])?;
+    /// let batch = Augment::none(&[0.5], &[0.5]).apply(&images, &Tensor::arange(&gpu, 0, 2)?, Stream::new(7, 0))?;
+    /// assert!(batch.to_vec()?.iter().zip([-1.0, 1.0]).all(|(v, want)| (v - want).abs() < 1e-5));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn none(mean: &[f32], std: &[f32]) -> Self {
         Self { pad: 0, fill: Fill::Black, crop: None, flip: 0.0, cutout: 0, mean: mean.to_vec(), std: std.to_vec() }
     }
 
     /// The usual choice for CIFAR: four pixels of padding, random crop to the image's size, mirrored half the time.
+    ///
+    /// ```
+    /// # use shadegrad::augment::Augment;
+    /// let (mean, std) = ([0.491, 0.482, 0.447], [0.247, 0.243, 0.262]); // of CIFAR-10
+    /// let augment = Augment::crop_flip(&mean, &std);
+    /// assert_eq!((augment.pad, augment.flip, augment.cutout), (4, 0.5, 0));
+    /// ```
     pub fn crop_flip(mean: &[f32], std: &[f32]) -> Self {
         Self { pad: 4, flip: 0.5, ..Self::none(mean, std) }
     }
@@ -121,6 +151,20 @@ impl Augment {
 
     /// The batch `[B, H, W, C]` (`F32`) of the images (`U8`, `[N, H, W, C]`) that `indices` (`U32`, `[B]`) name. Use one
     /// stream an epoch. What happens to an image depends on the stream and its index only, not on the batch it is in.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::augment::Augment;
+    /// use shadegrad::rng::Stream;
+    /// let images = Tensor::from_bytes(&gpu, &[1, 2, 3, 4, 5, 6, 7, 8], &[2, 2, 2, 1])?;
+    /// let augment = Augment::crop_flip(&[0.0], &[1.0]);
+    /// let batch = |chosen: &[u32]| {
+    ///     augment.apply(&images, &Tensor::from_u32(&gpu, chosen, &[chosen.len()])?, Stream::new(7, 0))?.to_vec()
+    /// };
+    /// assert_eq!(batch(&[1, 0])?[..4], batch(&[1])?); // alone or not, an image comes out the same
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If types or shapes differ from these, or the settings do not fit the images.
@@ -205,6 +249,16 @@ fn check_alpha(op: &'static str, alpha: f64) -> Result<()> {
 impl Mix {
     /// Blending with a share drawn from `Beta(alpha, alpha)` (mixup: Zhang et al., 2018).
     ///
+    /// ```
+    /// # use shadegrad::augment::Mix;
+    /// use shadegrad::rng::Stream;
+    /// let mix = Mix::mixup(4, 0.2, Stream::new(7, 0))?;
+    /// let mut partner = mix.partner.clone();
+    /// partner.sort();
+    /// assert!((0.0..=1.0).contains(&mix.lambda) && partner == [0, 1, 2, 3] && mix.rect.is_none());
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `alpha` is not positive.
     pub fn mixup(batch: usize, alpha: f64, s: Stream) -> Result<Self> {
@@ -217,6 +271,15 @@ impl Mix {
     /// Pasting a rectangle of the partner (cutmix: Yun et al., 2019) for images of the given height and width. Its area
     /// is that of a share drawn from `Beta(alpha, alpha)`, its centre any pixel; what reaches beyond the edge is cut off
     /// and `lambda` is the share that is left of the image.
+    ///
+    /// ```
+    /// # use shadegrad::augment::Mix;
+    /// use shadegrad::rng::Stream;
+    /// let mix = Mix::cutmix(4, [32, 32], 1.0, Stream::new(7, 0))?;
+    /// let [y0, x0, y1, x1] = mix.rect.expect("a part of the image");
+    /// assert!((mix.lambda - (1.0 - ((y1 - y0) * (x1 - x0)) as f32 / 1024.0)).abs() < 1e-6);
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `alpha` is not positive or the image has no pixels.
@@ -245,6 +308,16 @@ impl Mix {
     }
 
     /// The mixed batch, of the shape of `x` (`[B, ..]`; `[B, H, W, C]` if a rectangle is pasted). Differentiable.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::augment::Mix;
+    /// let mix = Mix { lambda: 0.75, partner: vec![1, 0], rect: None };
+    /// let batch = Tensor::from_slice(&gpu, &[0.0, 4.0], &[2, 1])?;
+    /// assert_eq!(mix.apply(&batch)?.to_vec()?, [1.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shape does not fit the number of partners or the rectangle.
@@ -283,6 +356,18 @@ impl Mix {
 
     /// Soft targets `[B, classes]` (`F32`) of the labels `[B]` (`U32`): `lambda` at the sample's own, the rest at its
     /// partner's.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::augment::Mix;
+    /// let mix = Mix { lambda: 0.75, partner: vec![1, 0], rect: None };
+    /// let targets = mix.targets(&Tensor::labels(&gpu, &[0, 2], 3)?, 3)?;
+    /// assert_eq!(targets.to_vec()?, [0.75, 0.0, 0.25, 0.25, 0.0, 0.75]);
+    /// let loss = Tensor::zeros(&gpu, &[2, 3])?.cross_entropy_soft(&targets, Reduction::Mean)?;
+    /// assert!((loss.item()? - 3f32.ln()).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the labels are not one `U32` for each sample.

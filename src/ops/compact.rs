@@ -10,6 +10,12 @@ use crate::tensor::{DType, Tensor, numel_of};
 
 /// Fixed-point numbers of 4 or 8 bits: `round(x 2^frac)`, halves to even, held within `-2^(int + frac)` (0 if `unsigned`)
 /// and `2^(int + frac) - 1`; read as that number over `2^frac`.
+///
+/// ```
+/// # use shadegrad::*;
+/// let how = Quantizer { int: 1, frac: 2, unsigned: false }; // a sign, one bit, the point, two bits
+/// assert_eq!([0.3, 0.4, 100.0, -100.0].map(|x| how.apply(x)), [0.25, 0.5, 1.75, -2.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quantizer {
     /// Bits before the point.
@@ -29,11 +35,22 @@ impl Quantizer {
     pub const Q4: Self = Self { int: 2, frac: 1, unsigned: false };
 
     /// Bits of a number.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!((Quantizer::Q8.bits(), Quantizer::QU8.bits(), Quantizer::Q4.bits()), (8, 8, 4));
+    /// ```
     pub fn bits(self) -> u32 {
         self.int + self.frac + u32::from(!self.unsigned)
     }
 
     /// What is left of `x`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!([0.3, 0.25, 5.0].map(|x| Quantizer::Q4.apply(x)), [0.5, 0.0, 3.5]); // steps of 1/2 up to 3.5
+    /// assert_eq!([0.3, -1.0].map(|x| Quantizer::QU8.apply(x)), [77.0 / 256.0, 0.0]);
+    /// ```
     pub fn apply(self, x: f32) -> f32 {
         let Format { lo, hi, frac, .. } = self.format();
         let scale = (frac as f32).exp2();
@@ -41,6 +58,12 @@ impl Quantizer {
     }
 
     /// Bytes of `n` numbers: whole words.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!((Quantizer::Q8.bytes(1000), Quantizer::Q4.bytes(1000)), (1000, 500)); // of 4000 as floats
+    /// assert_eq!(Quantizer::Q8.bytes(5), 8);
+    /// ```
     pub fn bytes(self, n: usize) -> u64 {
         4 * k::words(self.format(), n) as u64
     }
@@ -64,6 +87,14 @@ impl Tensor {
     /// `j` holds element `j` of the first half above element `j` of the second, both counted from the lowest number). NaN
     /// becomes 0. No gradient.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[4])?.mul_scalar(1.0 / 16.0)?;
+    /// assert_eq!(x.quantize(Quantizer::Q8)?.to_vec_u32()?, [0x04_03_02_01]); // steps of 1/16, the first lowest
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the numbers have not 4 or 8 bits, or the type is not `F32`.
     pub fn quantize(&self, how: Quantizer) -> Result<Tensor> {
@@ -79,6 +110,16 @@ impl Tensor {
     }
 
     /// The elements again from what [`Tensor::quantize`] gave, as far as they are left.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.3, -1.0, 100.0, 0.02], &[2, 2])?;
+    /// let words = x.quantize(Quantizer::Q8)?;
+    /// let y = words.dequantize(Quantizer::Q8, x.shape())?;
+    /// assert_eq!(y.to_vec()?, x.to_vec()?.into_iter().map(|v| Quantizer::Q8.apply(v)).collect::<Vec<_>>());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are not as many words as the shape takes, or the type is not `U32`.
@@ -120,6 +161,15 @@ impl Tensor {
     /// The `count` elements of largest magnitude of the whole tensor and their places in it (`U32`, counted row by row),
     /// both `[count]` and in the order of the places. Of equal magnitudes the lowest places are taken; NaN counts as the
     /// largest.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.1, -3.0, 2.0, 0.5], &[2, 2])?;
+    /// let (values, places) = x.largest_magnitudes(2)?;
+    /// assert_eq!((values.to_vec()?, places.to_vec_u32()?), (vec![-3.0, 2.0], vec![1, 2]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are fewer elements, or the type is not `F32`.

@@ -11,6 +11,16 @@ use crate::precision::operands;
 use crate::tensor::{DType, Tensor};
 
 /// Geometry of a convolution. Pairs are (rows, columns).
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let image = Tensor::ones(&gpu, &[1, 4, 4, 1])?;
+/// let weight = Tensor::ones(&gpu, &[1, 2, 3, 1])?; // two rows, three columns
+/// let geometry = Conv2d { stride: [2, 1], padding: [0, 1], ..Conv2d::default() };
+/// assert_eq!(image.conv2d(&weight, None, geometry)?.shape(), [1, 2, 4, 1]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
     /// Distance of neighbouring windows, in pixels.
@@ -32,17 +42,42 @@ impl Default for Conv2d {
 
 impl Conv2d {
     /// The same stride and padding in both directions, no dilation, one group.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// let same = Conv2d::new(1, 1); // keeps the size with 3 x 3 weights
+    /// assert_eq!((same.stride, same.padding, same.dilation, same.groups), ([1, 1], [1, 1], [1, 1], 1));
+    /// ```
     pub fn new(stride: usize, padding: usize) -> Self {
         Self { stride: [stride; 2], padding: [padding; 2], ..Self::default() }
     }
 
     /// With the same dilation in both directions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (image, weight) = (Tensor::ones(&gpu, &[1, 8, 8, 1])?, Tensor::ones(&gpu, &[1, 3, 3, 1])?);
+    /// let y = image.conv2d(&weight, None, Conv2d::new(1, 2).dilation(2))?; // nine taps over 5 x 5 pixels
+    /// assert_eq!(y.shape(), [1, 8, 8, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn dilation(self, dilation: usize) -> Self {
         Self { dilation: [dilation; 2], ..self }
     }
 
     /// With groups.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 1, 1, 2])?;
+    /// let weight = Tensor::from_slice(&gpu, &[10.0, 100.0], &[2, 1, 1, 1])?; // [outputs, 1, 1, inputs / groups]
+    /// let depthwise = Conv2d::new(1, 0).groups(2);
+    /// assert_eq!(image.conv2d(&weight, None, depthwise)?.to_vec()?, [10.0, 200.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn groups(self, groups: usize) -> Self {
         Self { groups, ..self }
@@ -304,6 +339,16 @@ impl Tensor {
     /// Transposed convolution of images `[n, height, width, in]` with weights `[in, rows, columns, out / groups]` and a
     /// bias `[out]`: the adjoint of [`Tensor::conv2d`] with the same weights, onto images of
     /// `(height - 1) stride - 2 padding + dilation (rows - 1) + 1 + output_padding` rows, and columns alike.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::full(&gpu, &[1, 1, 1, 1], 2.0)?;
+    /// let weight = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?; // [inputs, .., outputs]
+    /// let y = image.conv_transpose2d(&weight, None, Conv2d::new(2, 0), [0, 0])?; // twice the size
+    /// assert_eq!((y.shape(), y.to_vec()?), (&[1, 2, 2, 1][..], vec![2.0, 4.0, 6.0, 8.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit, or the output padding is not less than the stride.

@@ -1,41 +1,11 @@
-//! Element by element: unary and binary functions with numpy's broadcasting, comparisons and selection.
+//! Element by element: functions of one tensor. Those of two are in `binary.rs`.
 
-use std::ops;
-
-use shadegrad_kernels::cast::Cast;
 use shadegrad_kernels::compact::Slope;
-use shadegrad_kernels::elementwise::{self as k, Binary, Unary, UnaryGrad};
+use shadegrad_kernels::elementwise::{self as k, Unary, UnaryGrad};
 
 use crate::autograd::{Ctx, Keeper};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, MAX_RANK, Tensor};
-
-/// The shape that numpy's rules give for two operands: aligned to the right, lengths equal or one.
-pub(crate) fn broadcast_shape(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
-    let rank = a.len().max(b.len());
-    let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
-    let mut out = Vec::with_capacity(rank);
-    for i in 0..rank {
-        out.push(match (at(a, i), at(b, i)) {
-            (x, y) if x == y => x,
-            (1, y) => y,
-            (x, 1) => x,
-            (x, y) => {
-                return Err(Error::shape(
-                    op,
-                    format!(
-                        "{a:?} and {b:?} do not broadcast: {x} against {y} in dimension {i} of {rank}, counted from the \
-                         left after aligning to the right; lengths must be equal or one"
-                    ),
-                ));
-            }
-        });
-    }
-    if rank > MAX_RANK {
-        return Err(Error::shape(op, format!("{out:?} has {rank} dimensions, at most {MAX_RANK} work")));
-    }
-    Ok(out)
-}
+use crate::tensor::{DType, Tensor};
 
 /// Functions between layers, whose inputs mixed precision keeps as halves. The others may be part of a loss.
 fn is_activation(f: Unary) -> bool {
@@ -54,7 +24,7 @@ fn packed_slope(df: UnaryGrad) -> Option<Slope> {
 }
 
 impl Tensor {
-    fn unary(&self, op: &'static str, f: Unary, a: f32, b: f32) -> Result<Tensor> {
+    pub(super) fn unary(&self, op: &'static str, f: Unary, a: f32, b: f32) -> Result<Tensor> {
         self.want(op, DType::F32)?;
         let out = Tensor::empty(self.gpu(), self.shape(), DType::F32, op)?;
         if out.numel() > 0 {
@@ -119,6 +89,15 @@ impl Tensor {
 
     /// `-x`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, -2.0], &[2])?;
+    /// assert_eq!(x.neg()?.to_vec()?, [-1.0, 2.0]);
+    /// assert_eq!((-&x)?.to_vec()?, [-1.0, 2.0]); // the same as an operator
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the element type is not `F32` or the device refuses; so for all functions here.
     pub fn neg(&self) -> Result<Tensor> {
@@ -126,61 +105,171 @@ impl Tensor {
     }
 
     /// `|x|`; the gradient at 0 is 0.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[-3.0, 0.0, 2.0], &[3])?.leaf();
+    /// let l1 = x.abs()?.sum_all()?;
+    /// assert_eq!((l1.item()?, grad(&l1, &[&x])?[0].to_vec()?), (5.0, vec![-1.0, 0.0, 1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn abs(&self) -> Result<Tensor> {
         self.fused("abs", Unary::Abs, UnaryGrad::Abs, 0.0, 0.0, Tensor::sign)
     }
 
     /// `e^x`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[0.0, 1.0], &[2])?.exp()?.to_vec()?;
+    /// assert!((y[0] - 1.0).abs() < 1e-5 && (y[1] - 2.718_28).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn exp(&self) -> Result<Tensor> {
         self.by_output("exp", Unary::Exp, |y| Ok(y.clone()))
     }
 
     /// Natural logarithm.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 4.0], &[2])?.leaf();
+    /// let y = x.log()?;
+    /// assert!((y.to_vec()?[1] - 1.386_29).abs() < 1e-4);
+    /// assert!((grad(&y.sum_all()?, &[&x])?[0].to_vec()?[1] - 0.25).abs() < 1e-5); // 1 / x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn log(&self) -> Result<Tensor> {
         self.by_input("log", Unary::Log, Tensor::recip)
     }
 
     /// `log(1 + x)`, accurate near 0.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1e-8], &[1])?;
+    /// assert!((x.log1p()?.item()? / 1e-8 - 1.0).abs() < 1e-4);
+    /// assert_eq!(x.add_scalar(1.0)?.item()?, 1.0); // by `log` nothing would be left of it
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn log1p(&self) -> Result<Tensor> {
         self.by_input("log1p", Unary::Log1p, |x| x.add_scalar(1.0)?.recip())
     }
 
     /// `e^x - 1`, accurate near 0.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1e-8, 1.0], &[2])?.expm1()?.to_vec()?;
+    /// assert!((x[0] / 1e-8 - 1.0).abs() < 1e-4 && (x[1] - 1.718_28).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn expm1(&self) -> Result<Tensor> {
         self.by_output("expm1", Unary::Expm1, |y| y.add_scalar(1.0))
     }
 
     /// Square root.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let v = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?;
+    /// let length = v.square()?.sum(&[1], true)?.sqrt()?;
+    /// assert!((length.item()? - 5.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sqrt(&self) -> Result<Tensor> {
         self.by_output("sqrt", Unary::Sqrt, |y| y.recip()?.mul_scalar(0.5))
     }
 
     /// `1 / sqrt(x)`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let v = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?;
+    /// let unit = v.mul(&v.square()?.sum(&[1], true)?.rsqrt()?)?.to_vec()?;
+    /// assert!((unit[0] - 0.6).abs() < 1e-5 && (unit[1] - 0.8).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rsqrt(&self) -> Result<Tensor> {
         self.by_output("rsqrt", Unary::Rsqrt, |y| y.square()?.mul(y)?.mul_scalar(-0.5))
     }
 
     /// `1 / x`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[2.0, -4.0], &[2])?.recip()?.to_vec()?;
+    /// assert!((y[0] - 0.5).abs() < 1e-6 && (y[1] + 0.25).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn recip(&self) -> Result<Tensor> {
         self.by_output("recip", Unary::Recip, |y| y.square()?.neg())
     }
 
     /// Sine.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use std::f32::consts::{FRAC_PI_2, FRAC_PI_6};
+    /// let y = Tensor::from_slice(&gpu, &[0.0, FRAC_PI_6, FRAC_PI_2], &[3])?.sin()?.to_vec()?;
+    /// assert!(y.iter().zip([0.0, 0.5, 1.0]).all(|(y, want)| (y - want).abs() < 1e-3));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sin(&self) -> Result<Tensor> {
         self.by_input("sin", Unary::Sin, Tensor::cos)
     }
 
     /// Cosine.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let angle = Tensor::from_slice(&gpu, &[0.0, 1.0, 2.0], &[3])?;
+    /// let ones = angle.cos()?.square()?.add(&angle.sin()?.square()?)?.to_vec()?;
+    /// assert!(ones.iter().all(|v| (v - 1.0).abs() < 2e-3));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn cos(&self) -> Result<Tensor> {
         self.by_input("cos", Unary::Cos, |x| x.sin()?.neg())
     }
 
     /// Hyperbolic tangent.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[0.0, 1.0, 100.0], &[3])?.leaf();
+    /// let y = x.tanh()?;
+    /// assert!(y.to_vec()?.iter().zip([0.0, 0.761_59, 1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// let slope = grad(&y.sum_all()?, &[&x])?[0].to_vec()?; // 1 - y^2
+    /// assert!(slope.iter().zip([1.0, 0.419_97, 0.0]).all(|(s, want)| (s - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn tanh(&self) -> Result<Tensor> {
         self.fused("tanh", Unary::Tanh, UnaryGrad::Tanh, 0.0, 0.0, |x| x.tanh()?.square()?.neg()?.add_scalar(1.0))
     }
 
     /// `1 / (1 + e^-x)`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let p = Tensor::from_slice(&gpu, &[-100.0, 0.0, 1.0], &[3])?.sigmoid()?.to_vec()?;
+    /// assert!(p.iter().zip([0.0, 0.5, 0.731_06]).all(|(p, want)| (p - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sigmoid(&self) -> Result<Tensor> {
         self.fused("sigmoid", Unary::Sigmoid, UnaryGrad::Sigmoid, 0.0, 0.0, |x| {
             let s = x.sigmoid()?;
@@ -189,11 +278,28 @@ impl Tensor {
     }
 
     /// `log(1 + e^x)`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[-100.0, 0.0, 100.0], &[3])?.softplus()?.to_vec()?;
+    /// assert!(y.iter().zip([0.0, 0.693_15, 100.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn softplus(&self) -> Result<Tensor> {
         self.fused("softplus", Unary::Softplus, UnaryGrad::Softplus, 0.0, 0.0, Tensor::sigmoid)
     }
 
     /// `x * sigmoid(x)` (Elfwing et al., 2017).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[-1.0, 0.0, 2.0], &[3])?;
+    /// let (y, product) = (x.silu()?.to_vec()?, x.mul(&x.sigmoid()?)?.to_vec()?);
+    /// assert!(y.iter().zip(&product).all(|(a, b)| (a - b).abs() < 1e-5));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn silu(&self) -> Result<Tensor> {
         self.fused("silu", Unary::Silu, UnaryGrad::Silu, 0.0, 0.0, |x| {
             let s = x.sigmoid()?;
@@ -202,6 +308,14 @@ impl Tensor {
     }
 
     /// `x * tanh(softplus(x))` (Misra, 2019).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[-1.0, 0.0, 1.0], &[3])?.mish()?.to_vec()?;
+    /// assert!(y.iter().zip([-0.303_40, 0.0, 0.865_10]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mish(&self) -> Result<Tensor> {
         self.fused("mish", Unary::Mish, UnaryGrad::Mish, 0.0, 0.0, |x| {
             let t = x.softplus()?.tanh()?;
@@ -211,6 +325,17 @@ impl Tensor {
     }
 
     /// `x * Phi(x)` with the exact error function (Hendrycks and Gimpel, 2016).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[-1.0, 0.0, 1.0], &[3])?.leaf();
+    /// let y = x.gelu()?;
+    /// assert!(y.to_vec()?.iter().zip([-0.158_66, 0.0, 0.841_34]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// assert!((grad(&y.sum_all()?, &[&x])?[0].to_vec()?[1] - 0.5).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gelu(&self) -> Result<Tensor> {
         self.fused("gelu", Unary::Gelu, UnaryGrad::Gelu, 0.0, 0.0, |x| {
             let cdf = x.mul_scalar(std::f32::consts::FRAC_1_SQRT_2)?.erf()?.add_scalar(1.0)?.mul_scalar(0.5)?;
@@ -220,6 +345,15 @@ impl Tensor {
     }
 
     /// The tanh approximation of [`Tensor::gelu`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[-2.0, -0.5, 1.0], &[3])?;
+    /// let (near, exact) = (x.gelu_tanh()?.to_vec()?, x.gelu()?.to_vec()?);
+    /// assert!(near.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 5e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gelu_tanh(&self) -> Result<Tensor> {
         self.fused("gelu_tanh", Unary::GeluTanh, UnaryGrad::GeluTanh, 0.0, 0.0, |x| {
             const C: f32 = 0.797_884_6;
@@ -244,6 +378,17 @@ impl Tensor {
     }
 
     /// `x` where positive, `slope * x` elsewhere.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[-2.0, 3.0], &[2])?.leaf();
+    /// let y = x.leaky_relu(0.25)?;
+    /// assert_eq!(y.to_vec()?, [-0.5, 3.0]);
+    /// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?, [0.25, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn leaky_relu(&self, slope: f32) -> Result<Tensor> {
         self.fused("leaky_relu", Unary::LeakyRelu, UnaryGrad::LeakyRelu, slope, 0.0, move |x| {
             x.gt_scalar(0.0)?.mul_scalar(1.0 - slope)?.add_scalar(slope)
@@ -251,6 +396,14 @@ impl Tensor {
     }
 
     /// `x` where positive, `alpha * (e^x - 1)` elsewhere (Clevert et al., 2015).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[-1.0, 0.0, 2.0], &[3])?.elu(1.0)?.to_vec()?;
+    /// assert!(y.iter().zip([-0.632_12, 0.0, 2.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn elu(&self, alpha: f32) -> Result<Tensor> {
         self.fused("elu", Unary::Elu, UnaryGrad::Elu, alpha, 0.0, move |x| {
             let negative = x.clamp(f32::MIN, 0.0)?.exp()?.mul_scalar(alpha)?;
@@ -259,17 +412,45 @@ impl Tensor {
     }
 
     /// The error function.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let y = Tensor::from_slice(&gpu, &[-1.0, 0.0, 3.0], &[3])?.erf()?.to_vec()?;
+    /// assert!(y.iter().zip([-0.842_70, 0.0, 0.999_98]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn erf(&self) -> Result<Tensor> {
         self.by_input("erf", Unary::Erf, |x| x.square()?.neg()?.exp()?.mul_scalar(std::f32::consts::FRAC_2_SQRT_PI))
     }
 
     /// `x^2`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[3.0, -1.0], &[2])?.leaf();
+    /// let loss = x.square()?.sum_all()?;
+    /// assert_eq!((loss.item()?, grad(&loss, &[&x])?[0].to_vec()?), (10.0, vec![6.0, -2.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn square(&self) -> Result<Tensor> {
         self.fused("square", Unary::Square, UnaryGrad::Square, 0.0, 0.0, |x| x.mul_scalar(2.0))
     }
 
     /// `x` raised to the constant `p`. Negative bases follow C's `powf`: a number for whole `p`, NaN otherwise;
     /// `x^0` is 1.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[2.0, -2.0, 9.0], &[3])?;
+    /// let (cubes, roots) = (x.powf(3.0)?.to_vec()?, x.powf(0.5)?.to_vec()?);
+    /// assert!((cubes[0] - 8.0).abs() < 1e-4 && (cubes[1] + 8.0).abs() < 1e-4);
+    /// assert!(roots[1].is_nan() && (roots[2] - 3.0).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn powf(&self, p: f32) -> Result<Tensor> {
         let x = self.clone();
         Ok(self.unary("powf", Unary::Powf, p, 0.0)?.record("powf", &[self], move |_, grad| {
@@ -281,12 +462,31 @@ impl Tensor {
     }
 
     /// `x + c`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?;
+    /// assert_eq!(x.add_scalar(-0.5)?.to_vec()?, [0.5, 1.5]);
+    /// assert_eq!(x.neg()?.add_scalar(1.0)?.to_vec()?, [0.0, -1.0]); // 1 - x
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn add_scalar(&self, c: f32) -> Result<Tensor> {
         let out = self.unary("add_scalar", Unary::AddScalar, c, 0.0)?;
         Ok(out.record("add_scalar", &[self], |_, grad| Ok(vec![Some(grad.clone())])))
     }
 
     /// `x * c`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?.leaf();
+    /// let y = x.mul_scalar(0.5)?;
+    /// assert_eq!((y.to_vec()?, grad(&y.sum_all()?, &[&x])?[0].to_vec()?), (vec![0.5, 1.0], vec![0.5, 0.5]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mul_scalar(&self, c: f32) -> Result<Tensor> {
         let out = self.unary("mul_scalar", Unary::MulScalar, c, 0.0)?;
         Ok(out.record("mul_scalar", &[self], move |_, grad| Ok(vec![Some(grad.mul_scalar(c)?)])))
@@ -308,314 +508,82 @@ impl Tensor {
     }
 
     /// -1, 0 or 1. No gradient.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[-0.5, 0.0, 7.0], &[3])?;
+    /// assert_eq!(x.sign()?.to_vec()?, [-1.0, 0.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sign(&self) -> Result<Tensor> {
         Ok(self.unary("sign", Unary::Sign, 0.0, 0.0)?.record_cut("sign", &[self]))
     }
 
     /// The next whole number below. No gradient; see [`Tensor::straight_through`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.7, -0.2], &[2])?;
+    /// assert_eq!(x.floor()?.to_vec()?, [1.0, -1.0]);
+    /// assert!(!x.leaf().floor()?.requires_grad());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn floor(&self) -> Result<Tensor> {
         Ok(self.unary("floor", Unary::Floor, 0.0, 0.0)?.record_cut("floor", &[self]))
     }
 
     /// The next whole number above. No gradient.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.2, -0.7], &[2])?;
+    /// assert_eq!(x.ceil()?.to_vec()?, [2.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn ceil(&self) -> Result<Tensor> {
         Ok(self.unary("ceil", Unary::Ceil, 0.0, 0.0)?.record_cut("ceil", &[self]))
     }
 
     /// The nearest whole number, halves to even. No gradient.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.4, 0.5, 1.5, 2.5], &[4])?;
+    /// assert_eq!(x.round()?.to_vec()?, [0.0, 0.0, 2.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn round(&self) -> Result<Tensor> {
         Ok(self.unary("round", Unary::Round, 0.0, 0.0)?.record_cut("round", &[self]))
     }
 
     /// 1 where the element is NaN, 0 elsewhere, by its bits (drivers may assume that NaN does not exist).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[f32::NAN, f32::INFINITY, 1.0], &[3])?;
+    /// assert_eq!(x.is_nan()?.to_vec()?, [1.0, 0.0, 0.0]);
+    /// assert_eq!(x.is_nan()?.select(&Tensor::scalar(&gpu, 0.0)?, &x)?.to_vec()?, [0.0, f32::INFINITY, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_nan(&self) -> Result<Tensor> {
         Ok(self.unary("is_nan", Unary::IsNan, 0.0, 0.0)?.record_cut("is_nan", &[self]))
     }
 
     /// 1 where the element is neither NaN nor infinite, 0 elsewhere.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[f32::NAN, f32::INFINITY, 1.0], &[3])?;
+    /// assert_eq!(x.is_finite()?.to_vec()?, [0.0, 0.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_finite(&self) -> Result<Tensor> {
         Ok(self.unary("is_finite", Unary::IsFinite, 0.0, 0.0)?.record_cut("is_finite", &[self]))
-    }
-
-    fn binary(&self, op: &'static str, f: Binary, other: &Tensor) -> Result<Tensor> {
-        self.want(op, DType::F32)?;
-        other.want(op, DType::F32)?;
-        self.same_gpu(op, other)?;
-        let shape = broadcast_shape(op, self.shape(), other.shape())?;
-        let out = Tensor::empty(self.gpu(), &shape, DType::F32, op)?;
-        if out.numel() > 0 {
-            let (x, y) = ((self.storage(), self.shape()), (other.storage(), other.shape()));
-            k::binary(self.gpu(), f, x, y, out.storage(), &shape)?;
-        }
-        Ok(out)
-    }
-
-    /// `x + y`.
-    ///
-    /// ```
-    /// # use shadegrad::*;
-    /// # let gpu = Gpu::new(Options::from_env()?)?;
-    /// let rows = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2, 1])?;
-    /// let columns = Tensor::from_slice(&gpu, &[10.0, 20.0, 30.0], &[3])?;
-    /// assert_eq!(rows.add(&columns)?.to_vec()?, [11.0, 21.0, 31.0, 12.0, 22.0, 32.0]); // [2, 3]
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// If the shapes do not broadcast; so for all binary functions.
-    pub fn add(&self, other: &Tensor) -> Result<Tensor> {
-        let (a, b) = (self.shape().to_vec(), other.shape().to_vec());
-        Ok(self.binary("add", Binary::Add, other)?.record("add", &[self, other], move |ctx, grad| {
-            Ok(vec![
-                ctx.needs(0).then(|| grad.sum_to(&a)).transpose()?,
-                ctx.needs(1).then(|| grad.sum_to(&b)).transpose()?,
-            ])
-        }))
-    }
-
-    /// `x - y`.
-    pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
-        let (a, b) = (self.shape().to_vec(), other.shape().to_vec());
-        Ok(self.binary("sub", Binary::Sub, other)?.record("sub", &[self, other], move |ctx, grad| {
-            Ok(vec![
-                ctx.needs(0).then(|| grad.sum_to(&a)).transpose()?,
-                ctx.needs(1).then(|| grad.sum_to(&b)?.neg()).transpose()?,
-            ])
-        }))
-    }
-
-    /// `x * y`.
-    pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
-        // Each factor is needed for the gradient of the other alone.
-        let keep = Keeper::new("mul", &[self, other]);
-        let x = keep.whole_if(other.requires_grad(), "left", self);
-        let y = keep.whole_if(self.requires_grad(), "right", other);
-        Ok(self.binary("mul", Binary::Mul, other)?.record("mul", &[self, other], move |ctx, grad| {
-            Ok(vec![
-                ctx.needs(0).then(|| grad.mul(&y.get(ctx)?)?.sum_to(x.shape())).transpose()?,
-                ctx.needs(1).then(|| grad.mul(&x.get(ctx)?)?.sum_to(y.shape())).transpose()?,
-            ])
-        }))
-    }
-
-    /// `x / y`.
-    pub fn div(&self, other: &Tensor) -> Result<Tensor> {
-        let keep = Keeper::new("div", &[self, other]);
-        let x = keep.whole_if(other.requires_grad(), "left", self);
-        let y = keep.whole("right", other);
-        Ok(self.binary("div", Binary::Div, other)?.record("div", &[self, other], move |ctx, grad| {
-            let y = y.get(ctx)?;
-            let dx = grad.div(&y)?;
-            Ok(vec![
-                ctx.needs(0).then(|| dx.sum_to(x.shape())).transpose()?,
-                ctx.needs(1).then(|| dx.mul(&x.get(ctx)?.div(&y)?)?.neg()?.sum_to(y.shape())).transpose()?,
-            ])
-        }))
-    }
-
-    /// `x^y`. The gradient for `y` is that of `x^y = e^(y log x)` and is 0 where `x` is not positive.
-    pub fn pow(&self, other: &Tensor) -> Result<Tensor> {
-        let (x, y) = (self.clone(), other.clone());
-        Ok(self.binary("pow", Binary::Pow, other)?.record("pow", &[self, other], move |ctx, grad| {
-            // By selection: at 0^0 the slope is 0, not 0 * infinity.
-            let dx = || {
-                let slope = y.mul(&x.pow(&y.add_scalar(-1.0)?)?)?;
-                grad.mul(&y.ne_scalar(0.0)?.select(&slope, &Tensor::scalar(y.gpu(), 0.0)?)?)?.sum_to(x.shape())
-            };
-            let dy = || {
-                // log of 1 where x is not positive: the gradient there is 0, and must be finite.
-                let safe = x.gt_scalar(0.0)?.select(&x, &Tensor::scalar(x.gpu(), 1.0)?)?;
-                grad.mul(&x.pow(&y)?)?.mul(&safe.log()?)?.sum_to(y.shape())
-            };
-            Ok(vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dy).transpose()?])
-        }))
-    }
-
-    /// The larger of two; NaN wins. Where they are equal each gets half of the gradient.
-    pub fn maximum(&self, other: &Tensor) -> Result<Tensor> {
-        self.extremum("maximum", Binary::Maximum, Binary::Gt, other)
-    }
-
-    /// The smaller of two; NaN wins. Where they are equal each gets half of the gradient.
-    pub fn minimum(&self, other: &Tensor) -> Result<Tensor> {
-        self.extremum("minimum", Binary::Minimum, Binary::Lt, other)
-    }
-
-    fn extremum(&self, op: &'static str, f: Binary, beats: Binary, other: &Tensor) -> Result<Tensor> {
-        let (x, y) = (self.clone(), other.clone());
-        Ok(self.binary(op, f, other)?.record(op, &[self, other], move |ctx, grad| {
-            let half = x.binary(op, Binary::Eq, &y)?.mul_scalar(0.5)?;
-            let dx = || grad.mul(&x.binary(op, beats, &y)?.add(&half)?)?.sum_to(x.shape());
-            let dy = || grad.mul(&y.binary(op, beats, &x)?.add(&half)?)?.sum_to(y.shape());
-            Ok(vec![ctx.needs(0).then(dx).transpose()?, ctx.needs(1).then(dy).transpose()?])
-        }))
-    }
-
-    fn compare(&self, op: &'static str, f: Binary, other: &Tensor) -> Result<Tensor> {
-        Ok(self.binary(op, f, other)?.record_cut(op, &[self, other]))
-    }
-
-    /// 1 where `x > y`, 0 elsewhere. No gradient; so for all comparisons.
-    pub fn gt(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("gt", Binary::Gt, other)
-    }
-
-    /// 1 where `x >= y`, 0 elsewhere.
-    pub fn ge(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("ge", Binary::Ge, other)
-    }
-
-    /// 1 where `x < y`, 0 elsewhere.
-    pub fn lt(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("lt", Binary::Lt, other)
-    }
-
-    /// 1 where `x <= y`, 0 elsewhere.
-    pub fn le(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("le", Binary::Le, other)
-    }
-
-    /// 1 where `x = y`, 0 elsewhere.
-    pub fn eq(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("eq", Binary::Eq, other)
-    }
-
-    /// 1 where `x` and `y` differ, 0 elsewhere.
-    pub fn ne(&self, other: &Tensor) -> Result<Tensor> {
-        self.compare("ne", Binary::Ne, other)
-    }
-
-    fn compare_scalar(&self, op: &'static str, f: Unary, c: f32) -> Result<Tensor> {
-        Ok(self.unary(op, f, c, 0.0)?.record_cut(op, &[self]))
-    }
-
-    /// 1 where `x > c`, 0 elsewhere. No gradient; so for all comparisons.
-    ///
-    /// ```
-    /// # use shadegrad::*;
-    /// # let gpu = Gpu::new(Options::from_env()?)?;
-    /// assert_eq!(Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[3])?.gt_scalar(1.5)?.to_vec()?, [0.0, 1.0, 1.0]);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn gt_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("gt_scalar", Unary::GtScalar, c)
-    }
-
-    /// 1 where `x >= c`, 0 elsewhere.
-    pub fn ge_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("ge_scalar", Unary::GeScalar, c)
-    }
-
-    /// 1 where `x < c`, 0 elsewhere.
-    pub fn lt_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("lt_scalar", Unary::LtScalar, c)
-    }
-
-    /// 1 where `x <= c`, 0 elsewhere.
-    pub fn le_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("le_scalar", Unary::LeScalar, c)
-    }
-
-    /// 1 where `x = c`, 0 elsewhere.
-    pub fn eq_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("eq_scalar", Unary::EqScalar, c)
-    }
-
-    /// 1 where `x` and `c` differ, 0 elsewhere.
-    pub fn ne_scalar(&self, c: f32) -> Result<Tensor> {
-        self.compare_scalar("ne_scalar", Unary::NeScalar, c)
-    }
-
-    /// `a` where this tensor is not 0, `b` elsewhere; all three broadcast. What is not chosen cannot leak into the result
-    /// or its gradient, be it NaN. No gradient flows to the condition.
-    ///
-    /// ```
-    /// # use shadegrad::*;
-    /// # let gpu = Gpu::new(Options::from_env()?)?;
-    /// let x = Tensor::from_slice(&gpu, &[-2.0, 3.0], &[2])?;
-    /// assert_eq!(x.gt_scalar(0.0)?.select(&x, &x.mul_scalar(0.5)?)?.to_vec()?, [-1.0, 3.0]);
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// If the shapes do not broadcast.
-    pub fn select(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        let op = "select";
-        for t in [self, a, b] {
-            t.want(op, DType::F32)?;
-            self.same_gpu(op, t)?;
-        }
-        let shape = broadcast_shape(op, &broadcast_shape(op, self.shape(), a.shape())?, b.shape())?;
-        let out = Tensor::empty(self.gpu(), &shape, DType::F32, op)?;
-        if out.numel() > 0 {
-            let mut inputs = [self.detach(), a.detach(), b.detach()];
-            if !k::select_fits([self.shape(), a.shape(), b.shape()], &shape) {
-                for t in &mut inputs {
-                    *t = t.broadcast_to(&shape)?;
-                }
-            }
-            let [c, x, y] = [&inputs[0], &inputs[1], &inputs[2]].map(|t| (t.storage(), t.shape()));
-            k::select(self.gpu(), [c, x, y], out.storage(), &shape)?;
-        }
-        let (cond, ashape, bshape) = (self.detach(), a.shape().to_vec(), b.shape().to_vec());
-        Ok(out.record(op, &[self, a, b], move |ctx, grad| {
-            let zero = Tensor::scalar(grad.gpu(), 0.0)?;
-            let da = || cond.select(grad, &zero)?.sum_to(&ashape);
-            let db = || cond.select(&zero, grad)?.sum_to(&bshape);
-            Ok(vec![None, ctx.needs(1).then(da).transpose()?, ctx.needs(2).then(db).transpose()?])
-        }))
-    }
-
-    /// The same values as another element type. To `U8` and `U32` the fraction is cut off and the range enforced; to `F16`
-    /// rounded. Gradients flow between the two float types and are `F32` whatever the tensor's type.
-    ///
-    /// # Errors
-    /// If there is no such conversion.
-    pub fn cast(&self, dtype: DType) -> Result<Tensor> {
-        let how = match (self.dtype(), dtype) {
-            (a, b) if a == b => return Ok(self.clone()),
-            (DType::F32, DType::F16) => Cast::F32ToF16,
-            (DType::F16, DType::F32) => Cast::F16ToF32,
-            (DType::F32, DType::U8) => Cast::F32ToU8,
-            (DType::U8, DType::F32) => Cast::U8ToF32,
-            (DType::F32, DType::U32) => Cast::F32ToU32,
-            (DType::U32, DType::F32) => Cast::U32ToF32,
-            (DType::U8, DType::U32) => Cast::U8ToU32,
-            (DType::U32, DType::U8) => Cast::U32ToU8,
-            (from, to) => {
-                return Err(Error::DType { op: "cast", detail: format!("no way from {from:?} to {to:?}; go by F32") });
-            }
-        };
-        let out = Tensor::empty(self.gpu(), self.shape(), dtype, "cast")?;
-        if out.numel() > 0 {
-            shadegrad_kernels::cast::cast(self.gpu(), how, self.storage(), out.storage(), out.numel())?;
-        }
-        if matches!(how, Cast::F32ToF16 | Cast::F16ToF32) {
-            return Ok(out.record("cast", &[self], |_, grad| Ok(vec![Some(grad.clone())])));
-        }
-        Ok(out.record_cut("cast", &[self]))
-    }
-}
-
-/// Operators are the methods of the same name and give the same errors: `(&a + &b)?`.
-macro_rules! operator {
-    ($trait:ident, $method:ident) => {
-        impl ops::$trait<&Tensor> for &Tensor {
-            type Output = Result<Tensor>;
-            fn $method(self, other: &Tensor) -> Result<Tensor> {
-                Tensor::$method(self, other)
-            }
-        }
-    };
-}
-operator!(Add, add);
-operator!(Sub, sub);
-operator!(Mul, mul);
-operator!(Div, div);
-
-impl ops::Neg for &Tensor {
-    type Output = Result<Tensor>;
-    fn neg(self) -> Result<Tensor> {
-        Tensor::neg(self)
     }
 }

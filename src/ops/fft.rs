@@ -12,6 +12,15 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// Where the factor `1 / (H W)` of a transform and its inverse goes.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let image = Tensor::ones(&gpu, &[1, 4, 4, 1])?;
+/// let [sum, scaled] = [FftNorm::Backward, FftNorm::Ortho].map(|norm| Ok::<_, Error>(image.rfft2(norm)?.to_vec()?[0]));
+/// assert!((sum? - 16.0).abs() < 1e-4 && (scaled? - 4.0).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FftNorm {
     /// All of it on the inverse.
@@ -54,6 +63,16 @@ impl Tensor {
     /// The real image of a half spectrum: `[N, H, width/2 + 1, C, 2]` to `[N, H, width, C]`, the inverse of
     /// [`Tensor::rfft2`] with the same norm. Imaginary parts that a real image cannot have are ignored.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let spectrum = Tensor::from_slice(&gpu, &[4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], &[1, 2, 2, 1, 2])?;
+    /// let image = spectrum.irfft2(2, FftNorm::Backward)?; // nothing but the mean
+    /// assert_eq!(image.shape(), [1, 2, 2, 1]);
+    /// assert!(image.to_vec()?.iter().all(|v| (v - 1.0).abs() < 1e-5));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the tensor is not `F32` or its shape is not that of a half spectrum of this width.
     pub fn irfft2(&self, width: usize, norm: FftNorm) -> Result<Tensor> {
@@ -79,6 +98,15 @@ impl Tensor {
     /// `[H, W/2 + 1, C, 2]`, the token mixer of global filter networks (Rao et al., 2021). Where the transforms put their
     /// factor makes no difference here. Square images of 4, 7, 8, 14 and 16 are filtered in one pass, others whose height is
     /// 2, 4, 7, 8, 14, 16, 28, 32, 56 or 64 in three.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// let mean_only = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], &[2, 2, 1, 2])?;
+    /// assert!(x.spectral_filter(&mean_only)?.to_vec()?.iter().all(|v| (v - 2.5).abs() < 1e-5));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `w` has not the shape that belongs to `x`.
@@ -123,6 +151,14 @@ impl Tensor {
     /// The product of complex numbers stored as pairs in a last axis of length 2. `other` has this tensor's shape or its
     /// last dimensions, and repeats over the leading ones.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (a, b) = (Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?, Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?);
+    /// assert_eq!(a.complex_mul(&b)?.to_vec()?, [-5.0, 10.0]); // (1 + 2 i) (3 + 4 i)
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the last axis is not 2 or the shapes do not fit.
     pub fn complex_mul(&self, other: &Tensor) -> Result<Tensor> {
@@ -130,6 +166,14 @@ impl Tensor {
     }
 
     /// [`Tensor::complex_mul`] with the complex conjugate of `other`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let a = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?;
+    /// assert_eq!(a.complex_mul_conj(&a)?.to_vec()?, [25.0, 0.0]); // |a|^2
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::complex_mul`].

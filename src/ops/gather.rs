@@ -106,6 +106,15 @@ impl Tensor {
     /// The sources along `axis` are taken one after the other; the work is that of one pass over them, or of a few on
     /// large devices, where up to 256 invocations share the targets of one sequence.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let places = Tensor::from_u32(&gpu, &[2, 0, 2], &[3])?;
+    /// let values = Tensor::from_slice(&gpu, &[1.0, 10.0, 100.0], &[3])?;
+    /// assert_eq!(Tensor::zeros(&gpu, &[3])?.scatter_add(0, &places, &values)?.to_vec()?, [10.0, 0.0, 101.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes of index and `src` differ, or the index does not fit as for [`Tensor::gather`].
     pub fn scatter_add(&self, axis: usize, index: &Tensor, src: &Tensor) -> Result<Tensor> {
@@ -153,6 +162,15 @@ impl Tensor {
     /// The slices `index[0], index[1], ..` along `axis`. The index is a `U32` tensor of one dimension; indices past the
     /// end are clamped. For `U8` and `F16` tensors `axis` must be 0: that picks the samples of a batch.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let images = Tensor::from_bytes(&gpu, &[1, 2, 3, 4, 5, 6], &[3, 2])?; // three samples
+    /// let batch = images.index_select(0, &Tensor::from_u32(&gpu, &[2, 0], &[2])?)?;
+    /// assert_eq!(batch.to_bytes()?, [5, 6, 1, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the index has not one dimension, or the element type does not allow the axis.
     pub fn index_select(&self, axis: usize, index: &Tensor) -> Result<Tensor> {
@@ -179,6 +197,16 @@ impl Tensor {
 
     /// This tensor with slice `j` of `src` added to slice `index[j]` along `axis`: the adjoint of
     /// [`Tensor::index_select`]. Order and cost are those of [`Tensor::scatter_add`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let sums = Tensor::zeros(&gpu, &[2, 2])?; // for two classes
+    /// let classes = Tensor::from_u32(&gpu, &[1, 0, 1], &[3])?;
+    /// let samples = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2])?;
+    /// assert_eq!(sums.index_add(0, &classes, &samples)?.to_vec()?, [3.0, 4.0, 6.0, 8.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the index has not one dimension, or `src` has not as many slices of this tensor's shape.
@@ -213,6 +241,18 @@ impl Tensor {
 
     /// Rows of a table `[n, d]` for an index (U32) of any shape: `[.., d]`. The gradient adds the rows that meet in the
     /// order of the index.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let table = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?.leaf();
+    /// let words = Tensor::from_u32(&gpu, &[1, 0, 1], &[1, 3])?; // one sentence of three
+    /// let y = table.embedding(&words)?;
+    /// assert_eq!((y.shape(), y.to_vec()?), (&[1, 3, 2][..], vec![3.0, 4.0, 1.0, 2.0, 3.0, 4.0]));
+    /// assert_eq!(grad(&y.sum_all()?, &[&table])?[0].to_vec()?, [1.0, 1.0, 2.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the table has not two dimensions, or the index is not `U32`.

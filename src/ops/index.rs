@@ -121,6 +121,14 @@ impl Tensor {
 
     /// Joins the dimensions `start..=end` into one, without a copy: `[N, H, W, C].flatten(1, 3)` is `[N, H W C]`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let images = Tensor::zeros(&gpu, &[8, 4, 4, 3])?;
+    /// assert_eq!(images.flatten(1, 3)?.shape(), [8, 48]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `end` is before `start` or not a dimension.
     pub fn flatten(&self, start: usize, end: usize) -> Result<Tensor> {
@@ -139,6 +147,15 @@ impl Tensor {
 
     /// Adds a dimension of length one before dimension `axis` (or at the end), without a copy.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::zeros(&gpu, &[2, 3])?;
+    /// assert_eq!(x.unsqueeze(0)?.shape(), [1, 2, 3]);
+    /// assert_eq!(x.unsqueeze(2)?.shape(), [2, 3, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `axis` is more than the rank, or the rank already is [`crate::MAX_RANK`].
     pub fn unsqueeze(&self, axis: usize) -> Result<Tensor> {
@@ -154,6 +171,15 @@ impl Tensor {
     }
 
     /// Removes dimension `axis`, whose length must be one, without a copy.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::zeros(&gpu, &[2, 1, 3])?;
+    /// assert_eq!(x.squeeze(1)?.shape(), [2, 3]);
+    /// assert!(x.squeeze(0).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If its length is not one.
@@ -214,6 +240,15 @@ impl Tensor {
 
     /// Exchanges dimensions `a` and `b`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// let t = x.transpose(0, 1)?;
+    /// assert_eq!((t.shape(), t.to_vec()?), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are no such dimensions.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
@@ -261,6 +296,14 @@ impl Tensor {
 
     /// `len` elements from `start` along `axis`: [`Tensor::slice`] without a step.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// assert_eq!(x.narrow(1, 1, 2)?.to_vec()?, [2.0, 3.0, 5.0, 6.0]); // the last two columns
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If they do not lie within the dimension.
     pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Result<Tensor> {
@@ -268,6 +311,15 @@ impl Tensor {
     }
 
     /// Element `i` along `axis`, without that dimension.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// assert_eq!(x.select_at(0, 1)?.to_vec()?, [3.0, 4.0]); // a row
+    /// assert_eq!(x.select_at(1, 1)?.to_vec()?, [2.0, 4.0]); // a column
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no such element.
@@ -307,6 +359,17 @@ impl Tensor {
     }
 
     /// Repeats dimensions of length one, and adds dimensions in front, to reach `shape` (numpy's rules).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2, 1])?.leaf();
+    /// let y = x.broadcast_to(&[2, 3])?;
+    /// assert_eq!(y.to_vec()?, [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+    /// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?, [3.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a dimension is neither one nor already right.
@@ -353,6 +416,14 @@ impl Tensor {
 
     /// Reverses the order along each of `axes`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// assert_eq!(image.flip(&[2])?.to_vec()?, [2.0, 1.0, 4.0, 3.0]); // its mirror image
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If one of them is not a dimension.
     pub fn flip(&self, axes: &[usize]) -> Result<Tensor> {
@@ -369,6 +440,15 @@ impl Tensor {
     }
 
     /// Moves every element `shift` places up along `axis`, around the end.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[4])?;
+    /// assert_eq!(x.roll(0, 1)?.to_vec()?, [4.0, 1.0, 2.0, 3.0]);
+    /// assert_eq!(x.roll(0, -1)?.to_vec()?, [2.0, 3.0, 4.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `axis` is not a dimension.
@@ -449,6 +529,15 @@ impl Tensor {
 
     /// Joins tensors of one shape along a new dimension `axis`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (a, b) = (Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?, Tensor::from_slice(&gpu, &[3.0, 4.0], &[2])?);
+    /// assert_eq!(Tensor::stack(&[&a, &b], 0)?.to_vec()?, [1.0, 2.0, 3.0, 4.0]); // as rows
+    /// assert_eq!(Tensor::stack(&[&a, &b], 1)?.to_vec()?, [1.0, 3.0, 2.0, 4.0]); // as columns
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are none, or their shapes, element types or devices differ.
     pub fn stack(parts: &[&Tensor], axis: usize) -> Result<Tensor> {
@@ -463,6 +552,15 @@ impl Tensor {
     }
 
     /// Cuts the tensor along `axis` into pieces of the given lengths, which must add up to its length.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// let parts = x.split(1, &[1, 2])?;
+    /// assert_eq!((parts[0].to_vec()?, parts[1].to_vec()?), (vec![1.0, 4.0], vec![2.0, 3.0, 5.0, 6.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If they do not.
@@ -491,6 +589,15 @@ impl Tensor {
 
     /// The diagonal of the last two dimensions, which must be equal: `[.., n, n]` -> `[.., n]`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// assert_eq!(x.diagonal()?.to_vec()?, [1.0, 4.0]);
+    /// assert_eq!(x.diagonal()?.sum_all()?.item()?, 5.0); // the trace
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If they are not.
     pub fn diagonal(&self) -> Result<Tensor> {
@@ -512,6 +619,14 @@ impl Tensor {
     }
 
     /// Matrices with this tensor's last dimension on their diagonal, zeros elsewhere: `[.., n]` -> `[.., n, n]`.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scales = Tensor::from_slice(&gpu, &[2.0, 3.0], &[2])?;
+    /// assert_eq!(scales.diagonal_matrix()?.to_vec()?, [2.0, 0.0, 0.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the tensor has no dimensions.
@@ -535,6 +650,15 @@ impl Tensor {
 
     /// The `n x n` identity matrix.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// assert_eq!(Tensor::eye(&gpu, 2)?.to_vec()?, [1.0, 0.0, 0.0, 1.0]);
+    /// assert_eq!(Tensor::eye(&gpu, 2)?.matmul(&x)?.to_vec()?, x.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn eye(gpu: &shadegrad_kernels::Gpu, n: usize) -> Result<Tensor> {
@@ -556,6 +680,14 @@ impl Tensor {
 
     /// Zeros above diagonal `diagonal` of the last two dimensions (0: the main one, 1: the next above it).
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let visible = Tensor::ones(&gpu, &[3, 3])?.tril(0)?; // the mask of causal attention
+    /// assert_eq!(visible.to_vec()?, [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are fewer than two dimensions.
     pub fn tril(&self, diagonal: i32) -> Result<Tensor> {
@@ -563,6 +695,15 @@ impl Tensor {
     }
 
     /// Zeros below diagonal `diagonal` of the last two dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// assert_eq!(x.triu(0)?.to_vec()?, [1.0, 2.0, 0.0, 4.0]);
+    /// assert_eq!(x.triu(1)?.to_vec()?, [0.0, 2.0, 0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are fewer than two dimensions.

@@ -56,6 +56,16 @@ impl Tensor {
 
     /// [`Tensor::cholesky`], after waiting for the device to see whether the matrices are positive definite.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let good = Tensor::from_slice(&gpu, &[4.0, 2.0, 2.0, 5.0], &[2, 2])?;
+    /// assert!((good.cholesky_checked()?.to_vec()?[0] - 2.0).abs() < 1e-5);
+    /// let bad = Tensor::from_slice(&gpu, &[1.0, 2.0, 2.0, 1.0], &[2, 2])?; // eigenvalues 3 and -1
+    /// assert!(bad.cholesky_checked().is_err() && bad.cholesky()?.to_vec()?[3].is_nan());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If one is not, with its place in the batch and the first pivot that failed; also as [`Tensor::cholesky`].
     pub fn cholesky_checked(&self) -> Result<Tensor> {
@@ -84,6 +94,18 @@ impl Tensor {
     /// `log det A` of symmetric positive definite matrices, `[.., n, n]` -> `[..]`, from the Cholesky factor: NaN where a
     /// matrix is not positive definite. The gradient is `A^-1`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let a = Tensor::from_slice(&gpu, &[2.0, 0.0, 0.0, 8.0], &[2, 2])?.leaf();
+    /// let logdet = a.logdet_spd()?;
+    /// assert!((logdet.item()? - 16f32.ln()).abs() < 1e-4);
+    /// let inverse = grad(&logdet, &[&a])?[0].to_vec()?;
+    /// assert!(inverse.iter().zip([0.5, 0.0, 0.0, 0.125]).all(|(v, want)| (v - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the matrices are not square.
     pub fn logdet_spd(&self) -> Result<Tensor> {
@@ -95,6 +117,15 @@ impl Tensor {
     /// X with `op(T) X = B` for triangular `self` `[.., n, n]` and `rhs` `[.., n, m]` with the same leading dimensions.
     /// T is the upper or the lower triangle of `self`; the other half is neither used nor given a gradient. op transposes
     /// if `trans`. A zero on the diagonal gives infinities or NaN.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let t = Tensor::from_slice(&gpu, &[2.0, 0.0, 1.0, 4.0], &[2, 2])?;
+    /// let x = t.solve_triangular(&Tensor::from_slice(&gpu, &[2.0, 9.0], &[2, 1])?, false, false)?.to_vec()?;
+    /// assert!((x[0] - 1.0).abs() < 1e-5 && (x[1] - 2.0).abs() < 1e-5); // 2 x = 2, x + 4 y = 9
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If T is not square, or the shapes do not fit.

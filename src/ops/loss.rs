@@ -8,6 +8,16 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// From the losses of the samples (or elements) to the result.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, y) = (Tensor::zeros(&gpu, &[2])?, Tensor::from_slice(&gpu, &[1.0, 3.0], &[2])?);
+/// assert_eq!(x.mse_loss(&y, Reduction::Mean)?.item()?, 5.0);
+/// assert_eq!(x.mse_loss(&y, Reduction::Sum)?.item()?, 10.0);
+/// assert_eq!(x.mse_loss(&y, Reduction::None)?.to_vec()?, [1.0, 9.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
     /// The sum divided by the number of samples; weights do not enter the divisor.
@@ -36,6 +46,17 @@ impl Reduction {
 }
 
 /// Options of [`Tensor::cross_entropy`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let logits = Tensor::zeros(&gpu, &[2, 4])?;
+/// let (labels, weights) = (Tensor::labels(&gpu, &[0, 3], 4)?, Tensor::from_slice(&gpu, &[1.0, 0.0], &[2])?);
+/// let options = CrossEntropy { weights: Some(&weights), reduction: Reduction::None, ..CrossEntropy::default() };
+/// let losses = logits.cross_entropy(&labels, options)?.to_vec()?;
+/// assert!((losses[0] - 4f32.ln()).abs() < 1e-5 && losses[1] == 0.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CrossEntropy<'a> {
     /// Share of the uniform distribution in the targets (Szegedy et al., 2016), 0 to 1.
@@ -112,6 +133,19 @@ impl Tensor {
 
     /// Cross-entropy of logits `[N, C]` with distributions `[N, C]`: `-sum_c probs[i, c] log p_i[c]`. Rows of `probs` need
     /// not sum to one. Differentiable in both.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let logits = Tensor::zeros(&gpu, &[1, 2])?.leaf();
+    /// let probs = Tensor::from_slice(&gpu, &[0.25, 0.75], &[1, 2])?;
+    /// let loss = logits.cross_entropy_soft(&probs, Reduction::Sum)?;
+    /// assert!((loss.item()? - 2f32.ln()).abs() < 1e-5);
+    /// let slope = grad(&loss, &[&logits])?[0].to_vec()?; // softmax - probs
+    /// assert!((slope[0] - 0.25).abs() < 1e-5 && (slope[1] + 0.25).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes differ or there is no class.
@@ -192,6 +226,16 @@ impl Tensor {
 
     /// The negative log-likelihood `-log_probs[i, label_i]` of logarithms of probabilities `[N, C]` and labels `[N]`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let log_probs = Tensor::from_slice(&gpu, &[-0.5, -1.0, -2.0, -0.25], &[2, 2])?; // such as log_softmax gives
+    /// let labels = Tensor::labels(&gpu, &[0, 1], 2)?;
+    /// assert_eq!(log_probs.nll_loss(&labels, Reduction::None)?.to_vec()?, [0.5, 0.25]);
+    /// assert_eq!(log_probs.nll_loss(&labels, Reduction::Mean)?.item()?, 0.375);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn nll_loss(&self, labels: &Tensor, reduction: Reduction) -> Result<Tensor> {
@@ -225,6 +269,17 @@ impl Tensor {
     /// `d^2 / 2` of elements with `d = x - y` up to `delta`, `delta (|d| - delta / 2)` beyond (Huber, 1964); the mean is
     /// over all of them.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let (x, target) = (Tensor::from_slice(&gpu, &[0.5, 3.0], &[2])?.leaf(), Tensor::zeros(&gpu, &[2])?);
+    /// let losses = x.huber_loss(&target, 1.0, Reduction::None)?;
+    /// assert_eq!(losses.to_vec()?, [0.125, 2.5]);
+    /// assert_eq!(grad(&losses.sum_all()?, &[&x])?[0].to_vec()?, [0.5, 1.0]); // an outlier pulls no harder
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes differ or `delta` is not positive.
     pub fn huber_loss(&self, target: &Tensor, delta: f32, reduction: Reduction) -> Result<Tensor> {
@@ -241,6 +296,16 @@ impl Tensor {
     /// Binary cross-entropy of logits `x` with targets `t` between 0 and 1, `log(1 + e^x) - x t`; the mean is over all
     /// elements.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let logits = Tensor::from_slice(&gpu, &[0.0, 100.0, -100.0], &[3])?;
+    /// let target = Tensor::from_slice(&gpu, &[1.0, 1.0, 1.0], &[3])?;
+    /// let losses = logits.bce_with_logits(&target, Reduction::None)?.to_vec()?;
+    /// assert!(losses.iter().zip([2f32.ln(), 0.0, 100.0]).all(|(l, want)| (l - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes differ.
     pub fn bce_with_logits(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
@@ -251,6 +316,16 @@ impl Tensor {
     /// Kullback-Leibler divergence `t (log t - x)` of logarithms of probabilities `x` from probabilities `t`, 0 where `t`
     /// is 0. Without reduction one value per element; the mean divides the sum by the number of distributions, which lie
     /// along the last axis.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let teacher = Tensor::from_slice(&gpu, &[0.5, 0.5], &[1, 2])?;
+    /// let student = Tensor::from_slice(&gpu, &[0.25, 0.75], &[1, 2])?.log()?;
+    /// assert!((student.kl_div(&teacher, Reduction::Mean)?.item()? - 0.143_84).abs() < 1e-4);
+    /// assert!(teacher.log()?.kl_div(&teacher, Reduction::Mean)?.item()?.abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes differ or have no dimension.

@@ -4,7 +4,7 @@ use shadegrad_kernels::matmul::{self as k, Dims, Epilogue};
 
 use crate::autograd::{Keeper, comes_from, is_parameter};
 use crate::error::{Error, Result};
-use crate::ops::elementwise::broadcast_shape;
+use crate::ops::binary::broadcast_shape;
 use crate::precision::operands;
 use crate::tensor::{DType, Tensor};
 
@@ -151,6 +151,16 @@ impl Tensor {
 
     /// [`Tensor::matmul`] of the operands with their last two dimensions exchanged where the flag says so. Nothing is
     /// copied for that.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?;
+    /// let w = Tensor::from_slice(&gpu, &[3.0, 4.0, 5.0, 6.0], &[2, 2])?;
+    /// assert_eq!(x.matmul_t(&w, false, true)?.to_vec()?, [11.0, 17.0]); // x w^T
+    /// assert_eq!(x.matmul_t(&x, true, false)?.to_vec()?, [1.0, 2.0, 2.0, 4.0]); // x^T x
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::matmul`].

@@ -3,6 +3,7 @@
 
 mod attention;
 pub mod augment;
+mod binary;
 mod compact;
 mod conv;
 mod elementwise;

@@ -9,6 +9,15 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// The result of [`Tensor::batch_norm`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 10.0, 3.0, 30.0], &[2, 2])?; // two samples of two channels
+/// let BatchNorm { y, mean, var } = x.batch_norm(None, None, 0.0)?;
+/// assert_eq!((y.shape(), mean.to_vec()?, var.to_vec()?), (&[2, 2][..], vec![2.0, 20.0], vec![1.0, 100.0]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// The normalised elements.
@@ -64,6 +73,15 @@ impl Tensor {
 
     /// [`Tensor::batch_norm`] followed by ReLU, in one pass.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 3.0], &[2, 1])?;
+    /// let y = x.batch_norm_relu(None, None, 0.0)?.y.to_vec()?;
+    /// assert!(y[0] == 0.0 && (y[1] - 1.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::batch_norm`].
     pub fn batch_norm_relu(&self, gamma: Option<&Tensor>, beta: Option<&Tensor>, eps: f32) -> Result<BatchNorm> {
@@ -90,6 +108,16 @@ impl Tensor {
 
     /// Batch normalisation of `[.., C]` by given statistics `[C]`, as in evaluation. They get gradients if they are no
     /// constants.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[6.0], &[1, 1])?;
+    /// let [mean, var, gamma, beta] = [2.0, 4.0, 10.0, 1.0].map(|v| Tensor::full(&gpu, &[1], v));
+    /// let y = x.batch_norm_eval(&mean?, &var?, Some(&gamma?), Some(&beta?), 0.0)?;
+    /// assert!((y.item()? - 21.0).abs() < 1e-3); // 10 (6 - 2) / 2 + 1
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -134,6 +162,15 @@ impl Tensor {
     /// Group normalisation of images `[N, .., C]` (Wu and He, 2018): each image and each of `groups` equal blocks of
     /// neighbouring channels has statistics of its own; `gamma`, `beta` are `[C]`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 3.0, 10.0, 30.0], &[1, 1, 1, 4])?; // one pixel of four channels
+    /// let y = x.group_norm(2, None, None, 0.0)?.to_vec()?;
+    /// assert!(y.iter().zip([-1.0, 1.0, -1.0, 1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit, `groups` does not divide C, or there is a group without elements.
     pub fn group_norm(&self, groups: usize, gamma: Option<&Tensor>, beta: Option<&Tensor>, eps: f32) -> Result<Tensor> {
@@ -141,6 +178,15 @@ impl Tensor {
     }
 
     /// Instance normalisation of images `[N, .., C]`: [`Tensor::group_norm`] with every channel a group.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 10.0, 3.0, 30.0], &[1, 2, 1, 2])?; // two pixels of two channels
+    /// let y = x.instance_norm(None, None, 0.0)?.to_vec()?;
+    /// assert!(y.iter().zip([-1.0, -1.0, 1.0, 1.0]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::group_norm`].

@@ -45,6 +45,17 @@ impl Tensor {
     /// CRReLU, `max(x, 0) + eps x exp(-x^2 / 2)` with one number `eps` for the whole tensor ("A method on searching better
     /// activation functions", arXiv 2405.12954). The gradient at 0 is `eps`: that of `max(x, 0)` counts as 0 there.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let (x, eps) = (Tensor::from_slice(&gpu, &[-1.0, 2.0], &[2])?, Tensor::scalar(&gpu, 0.1)?.leaf());
+    /// let y = x.crrelu(&eps)?;
+    /// assert!(y.to_vec()?.iter().zip([-0.060_65, 2.027_07]).all(|(y, want)| (y - want).abs() < 1e-4));
+    /// assert!((grad(&y.sum_all()?, &[&eps])?[0].item()? + 0.335_86).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a type is not `F32` or `eps` has not one element.
     pub fn crrelu(&self, eps: &Tensor) -> Result<Tensor> {
@@ -63,6 +74,16 @@ impl Tensor {
     /// PReLU: `x` where positive, `a x` elsewhere, with one number `a` for the whole tensor (He et al., "Delving deep into
     /// rectifiers", 2015). The gradient at 0 is `a`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let (x, a) = (Tensor::from_slice(&gpu, &[-2.0, 3.0], &[2])?, Tensor::scalar(&gpu, 0.5)?.leaf());
+    /// let y = x.prelu(&a)?;
+    /// assert_eq!((y.to_vec()?, grad(&y.sum_all()?, &[&a])?[0].item()?), (vec![-1.0, 3.0], -2.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a type is not `F32` or `a` has not one element.
     pub fn prelu(&self, a: &Tensor) -> Result<Tensor> {
@@ -76,6 +97,19 @@ impl Tensor {
     /// The straight lines between the points `(grid[i], values[i])`, both `[K]` with `K >= 2` and rising `grid` (which is
     /// not checked). The first and the last line go on beyond the grid. The gradient is the slope of the line, at a knot
     /// that of the one to the right; no gradient flows to the points.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let grid = Tensor::from_slice(&gpu, &[0.0, 1.0, 2.0], &[3])?;
+    /// let hat = Tensor::from_slice(&gpu, &[0.0, 1.0, 0.0], &[3])?;
+    /// let x = Tensor::from_slice(&gpu, &[0.5, 1.5, 3.0], &[3])?.leaf();
+    /// let y = x.piecewise_linear(&grid, &hat)?;
+    /// assert_eq!(y.to_vec()?, [0.5, 0.5, -1.0]); // beyond the grid the line goes on
+    /// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?, [1.0, -1.0, -1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a type is not `F32`, or the points are not two vectors of one length, at least 2.

@@ -20,6 +20,19 @@ const OP: &str = "pixels";
 const MAX_PIXELS: usize = 1 << 22;
 
 /// What happens to an image.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::pixels::{PixelOp, PixelOps};
+/// let images = Tensor::from_bytes(&gpu, &[10, 200, 10, 200, 100, 151], &[3, 1, 2, 1])?;
+/// let ops = PixelOps::new(&gpu)?;
+/// let batch = ops.gather(&images, &Tensor::arange(&gpu, 0, 3)?)?;
+/// let how = [PixelOp::Solarize(128), PixelOp::Posterize(1), PixelOp::AutoContrast]; // one for each image
+/// let changed = ops.apply(&batch, &how, [0, 0, 0, 255])?.bytes(false)?;
+/// assert_eq!(changed.to_bytes()?, [10, 55, 0, 128, 0, 255]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PixelOp {
     /// Nothing.
@@ -108,12 +121,34 @@ fn short_of_whole() -> Vec<u32> {
 }
 
 /// Runs [`PixelOp`]s on one device: holds the table that they need.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::pixels::{PixelOp, PixelOps};
+/// let image = Tensor::from_bytes(&gpu, &[40, 80], &[1, 1, 2, 1])?;
+/// let ops = PixelOps::new(&gpu)?; // once a program
+/// let batch = ops.gather(&image, &Tensor::arange(&gpu, 0, 1)?)?;
+/// let dark = ops.apply(&batch, &[PixelOp::Brightness(0.5)], [0, 0, 0, 255])?;
+/// assert_eq!(dark.bytes(false)?.to_bytes()?, [20, 40]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct PixelOps {
     short: Tensor,
 }
 
 /// A batch of images on the device with one word a pixel: red, green, blue, opacity. [`PixelOps::gather`] makes it.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::pixels::{PixelOps, Pixels};
+/// let images = Tensor::from_bytes(&gpu, &[1, 2, 3, 4, 5, 6], &[2, 1, 1, 3])?;
+/// let pixels: Pixels = PixelOps::new(&gpu)?.gather(&images, &Tensor::from_u32(&gpu, &[1], &[1])?)?;
+/// assert_eq!(pixels.bytes(true)?.to_bytes()?, [4, 5, 6, 255]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Pixels {
     words: Tensor,
@@ -123,6 +158,15 @@ pub struct Pixels {
 impl PixelOps {
     /// For this device.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::PixelOps;
+    /// let (ops, image) = (PixelOps::new(&gpu)?, Tensor::from_bytes(&gpu, &[7], &[1, 1, 1, 1])?);
+    /// assert_eq!(ops.gather(&image, &Tensor::arange(&gpu, 0, 1)?)?.size(), [1, 1, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn new(gpu: &Gpu) -> Result<Self> {
@@ -130,6 +174,17 @@ impl PixelOps {
     }
 
     /// The images (`U8`, `[N, H, W, C]`, 1 or 3 channels) that `indices` (`U32`, `[B]`) name, opaque.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::PixelOps;
+    /// let images = Tensor::from_bytes(&gpu, &[1, 2, 3, 4, 5, 6], &[3, 1, 2, 1])?;
+    /// let chosen = Tensor::from_u32(&gpu, &[2, 0], &[2])?;
+    /// let batch = PixelOps::new(&gpu)?.gather(&images, &chosen)?;
+    /// assert_eq!(batch.bytes(false)?.to_bytes()?, [5, 6, 1, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If types or shapes differ from these, or an image has more than 2^22 pixels.
@@ -164,6 +219,19 @@ impl PixelOps {
 
     /// One operation for each image. `fill` is what an [`PixelOp::Affine`] uncovers: red, green, blue, opacity.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::{PixelOp, PixelOps};
+    /// let ops = PixelOps::new(&gpu)?;
+    /// let image = Tensor::from_bytes(&gpu, &[1, 2, 3, 4], &[1, 1, 4, 1])?;
+    /// let batch = ops.gather(&image, &Tensor::arange(&gpu, 0, 1)?)?;
+    /// // One pixel to the left; what comes in from the right is grey.
+    /// let moved = ops.apply(&batch, &[PixelOp::Affine([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])], [128, 128, 128, 255])?;
+    /// assert_eq!(moved.bytes(false)?.to_bytes()?, [2, 3, 4, 128]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are not as many operations as images, or a number is out of range.
     pub fn apply(&self, x: &Pixels, ops: &[PixelOp], fill: [u8; 4]) -> Result<Pixels> {
@@ -189,16 +257,48 @@ impl PixelOps {
 
 impl Pixels {
     /// Images, height, width.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::PixelOps;
+    /// let images = Tensor::from_bytes(&gpu, &[0; 36], &[2, 2, 3, 3])?;
+    /// let batch = PixelOps::new(&gpu)?.gather(&images, &Tensor::from_u32(&gpu, &[0, 1, 1], &[3])?)?;
+    /// assert_eq!(batch.size(), [3, 2, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn size(&self) -> [usize; 3] {
         [self.words.dim(0), self.words.dim(1), self.words.dim(2)]
     }
 
     /// Channels of the images that it was made from.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::PixelOps;
+    /// let images = Tensor::from_bytes(&gpu, &[0; 12], &[1, 2, 2, 3])?;
+    /// let batch = PixelOps::new(&gpu)?.gather(&images, &Tensor::arange(&gpu, 0, 1)?)?;
+    /// assert_eq!((batch.channels(), batch.bytes(true)?.dim(3)), (3, 4)); // with opacity one more
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn channels(&self) -> usize {
         self.channels
     }
 
     /// As bytes (`U8`, `[B, H, W, C]`), with the opacity as one more channel if asked for.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::pixels::{PixelOp, PixelOps};
+    /// let ops = PixelOps::new(&gpu)?;
+    /// let batch = ops.gather(&Tensor::from_bytes(&gpu, &[1, 2], &[1, 1, 2, 1])?, &Tensor::arange(&gpu, 0, 1)?)?;
+    /// let moved = ops.apply(&batch, &[PixelOp::Affine([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])], [0; 4])?;
+    /// assert_eq!(moved.bytes(false)?.to_bytes()?, [2, 0]);
+    /// assert_eq!(moved.bytes(true)?.to_bytes()?, [2, 255, 0, 0]); // what was uncovered is transparent
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -214,6 +314,19 @@ impl Pixels {
     /// [`Augment::apply`] on these images: normalised floats `[B, H, W, C]` with crop, mirror image and cutout. Transparent
     /// pixels become 0, the mean colour. `indices` (`U32`, `[B]`) are those that the batch was gathered by: an image is
     /// cropped and mirrored by its own number, as there.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::augment::Augment;
+    /// use shadegrad::pixels::PixelOps;
+    /// use shadegrad::rng::Stream;
+    /// let (images, index) = (Tensor::from_bytes(&gpu, &[0, 255], &[1, 1, 2, 1])?, Tensor::arange(&gpu, 0, 1)?);
+    /// let (how, stream) = (Augment::none(&[0.5], &[0.5]), Stream::new(7, 0));
+    /// let batch = PixelOps::new(&gpu)?.gather(&images, &index)?.augment(&how, &index, stream)?;
+    /// assert_eq!(batch.to_vec()?, how.apply(&images, &index, stream)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are not as many indices as images, or the settings do not fit the images.

@@ -7,6 +7,15 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// Windows of a pooling. Pairs are (rows, columns), in pixels.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let row = Tensor::from_slice(&gpu, &[1.0, 2.0, 4.0, 3.0], &[1, 1, 4, 1])?;
+/// let halves = Pool2d { kernel: [1, 2], stride: [1, 2], padding: [0, 0] };
+/// assert_eq!(row.max_pool2d(halves)?.to_vec()?, [2.0, 4.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pool2d {
     /// Size of a window.
@@ -19,6 +28,11 @@ pub struct Pool2d {
 
 impl Pool2d {
     /// The same in both directions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// assert_eq!(Pool2d::new(3, 2, 1), Pool2d { kernel: [3, 3], stride: [2, 2], padding: [1, 1] });
+    /// ```
     pub fn new(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2] }
     }
@@ -164,6 +178,15 @@ impl Tensor {
 
     /// [`Tensor::max_pool2d`], and the pixel `y * W + x` of every largest element (U32, no gradient).
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 9.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// let (best, pixel) = image.max_pool2d_indices(Pool2d::new(2, 2, 0))?;
+    /// assert_eq!((best.to_vec()?, pixel.to_vec_u32()?), (vec![9.0], vec![1])); // row 0, column 1
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::max_pool2d`].
     pub fn max_pool2d_indices(&self, pool: Pool2d) -> Result<(Tensor, Tensor)> {
@@ -171,6 +194,15 @@ impl Tensor {
     }
 
     /// Sum of every window of `[N, H, W, C]` images over the kernel's area: padding counts as zeros.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// assert_eq!(image.avg_pool2d(Pool2d::new(2, 2, 0))?.to_vec()?, [2.5]);
+    /// assert_eq!(image.avg_pool2d(Pool2d::new(2, 2, 1))?.to_vec()?, [0.25, 0.5, 0.75, 1.0]); // one pixel each
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::max_pool2d`].
@@ -180,6 +212,14 @@ impl Tensor {
 
     /// Mean of every window of `[N, H, W, C]` images over those of its pixels that lie on the image: padding decides where
     /// windows lie and counts for nothing (PyTorch's `count_include_pad=False`).
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// assert_eq!(image.avg_pool2d_inside(Pool2d::new(2, 2, 1))?.to_vec()?, [1.0, 2.0, 3.0, 4.0]); // one pixel each
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::max_pool2d`].
@@ -195,6 +235,15 @@ impl Tensor {
     /// Means of `oh x ow` windows that cover `[N, H, W, C]` images: window `o` of `n` over `size` pixels goes from
     /// `floor(o size / n)` to `ceil((o + 1) size / n)`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let row = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[1, 1, 3, 1])?;
+    /// assert_eq!(row.adaptive_avg_pool2d(1, 2)?.to_vec()?, [1.5, 2.5]); // the middle pixel is in both
+    /// assert_eq!(Tensor::ones(&gpu, &[2, 9, 7, 3])?.adaptive_avg_pool2d(4, 4)?.shape(), [2, 4, 4, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If these are no images, or they have no pixels.
     pub fn adaptive_avg_pool2d(&self, oh: usize, ow: usize) -> Result<Tensor> {
@@ -202,6 +251,14 @@ impl Tensor {
     }
 
     /// Largest elements of the windows of [`Tensor::adaptive_avg_pool2d`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let row = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[1, 1, 3, 1])?;
+    /// assert_eq!(row.adaptive_max_pool2d(1, 2)?.to_vec()?, [2.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If these are no images, or they have no pixels.

@@ -24,6 +24,16 @@ fn probability(op: &'static str, p: f32) -> Result<()> {
 impl Tensor {
     /// The words of a stream as they are (`U32`).
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::{Philox, Stream};
+    /// let words = Tensor::random_bits(&gpu, &[2], Stream::new(7, 0))?.to_vec_u32()?;
+    /// let mut host = Philox::new(7, 0); // the same words on the processor
+    /// assert_eq!(words, [host.next_u32(), host.next_u32()]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses; so for all functions here.
     pub fn random_bits(gpu: &Gpu, shape: &[usize], s: Stream) -> Result<Tensor> {
@@ -36,6 +46,16 @@ impl Tensor {
 
     /// Uniform in `[lo, hi)`: `lo + (hi - lo) u` with `u` the upper 24 bits of the word over 2^24. For 0 and 1 the same
     /// bits on every device.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::{Philox, Stream};
+    /// let x = Tensor::uniform(&gpu, &[2, 3], Stream::new(7, 0), 0.0, 1.0)?.to_vec()?;
+    /// let mut host = Philox::new(7, 0);
+    /// assert!(x.iter().all(|v| *v == host.uniform()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the interval is not finite or reversed.
@@ -81,6 +101,16 @@ impl Tensor {
 
     /// 1 with probability `p`, else 0: where [`Tensor::uniform`] of the same stream is below `p`.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::Stream;
+    /// let coins = Tensor::bernoulli(&gpu, &[1000], Stream::new(7, 0), 0.25)?;
+    /// assert!(coins.to_vec()?.iter().all(|c| *c == 0.0 || *c == 1.0));
+    /// assert!((coins.mean_all()?.item()? - 0.25).abs() < 0.06);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `p` is not a probability.
     pub fn bernoulli(gpu: &Gpu, shape: &[usize], s: Stream, p: f32) -> Result<Tensor> {
@@ -94,6 +124,17 @@ impl Tensor {
 
     /// The numbers `0..n` in random order (`U32`): the order that sorts [`Tensor::uniform`] of the stream, equal numbers
     /// keeping theirs.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::Stream;
+    /// let order = Tensor::permutation(&gpu, 5, Stream::new(7, 0))?;
+    /// let x = Tensor::from_slice(&gpu, &[0.0, 1.0, 2.0, 3.0, 4.0], &[5])?;
+    /// let shuffled = x.index_select(0, &order)?;
+    /// assert_eq!(shuffled.sort(0, false)?.0.to_vec()?, x.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn permutation(gpu: &Gpu, n: usize, s: Stream) -> Result<Tensor> {
         Self::uniform(gpu, &[n], s, 0.0, 1.0)?.argsort(0, false)
     }
@@ -118,6 +159,16 @@ impl Tensor {
 
     /// [`Tensor::dropout`] of whole samples, one decision for each index of the first axis: stochastic depth (Huang et
     /// al., 2016) when applied to the branch of a residual block.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::rng::Stream;
+    /// let branch = Tensor::ones(&gpu, &[4, 3])?; // four samples
+    /// let y = branch.drop_path(0.5, Stream::new(7, 0))?.to_vec()?;
+    /// assert!(y.chunks(3).all(|sample| sample == [0.0; 3] || sample == [2.0; 3]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::dropout`]; also for a tensor without dimensions.

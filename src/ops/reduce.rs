@@ -91,6 +91,15 @@ impl Tensor {
 
     /// Mean over `axes`, as [`Tensor::sum`].
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3])?;
+    /// assert_eq!(x.mean(&[1], false)?.to_vec()?, [2.0, 5.0]);
+    /// assert_eq!(x.sub(&x.mean(&[1], true)?)?.to_vec()?, [-1.0, 0.0, 1.0, -1.0, 0.0, 1.0]); // centred rows
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Also if there is nothing to take the mean of.
     pub fn mean(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
@@ -122,6 +131,17 @@ impl Tensor {
 
     /// Sum of all elements, without dimensions.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?.leaf();
+    /// let total = x.sum_all()?;
+    /// assert_eq!((total.rank(), total.item()?), (0, 10.0));
+    /// assert_eq!(grad(&total, &[&x])?[0].to_vec()?, [1.0; 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::sum`].
     pub fn sum_all(&self) -> Result<Tensor> {
@@ -129,6 +149,16 @@ impl Tensor {
     }
 
     /// Mean of all elements, without dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 6.0], &[2, 2])?.leaf();
+    /// let mean = x.mean_all()?;
+    /// assert_eq!((mean.item()?, grad(&mean, &[&x])?[0].to_vec()?), (3.0, vec![0.25; 4]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::mean`].
@@ -167,6 +197,17 @@ impl Tensor {
 
     /// The largest over `axes`, as [`Tensor::sum`]; NaN if there is any. The gradient goes to the first of equals.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 5.0, 5.0, 2.0, 0.0, -1.0], &[2, 3])?.leaf();
+    /// let best = x.max(&[1], false)?;
+    /// assert_eq!(best.to_vec()?, [5.0, 2.0]);
+    /// assert_eq!(grad(&best.sum_all()?, &[&x])?[0].to_vec()?, [0.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Also if there is nothing to choose from.
     pub fn max(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
@@ -174,6 +215,15 @@ impl Tensor {
     }
 
     /// The smallest over `axes`, as [`Tensor::max`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 5.0, 4.0, 2.0], &[2, 2])?;
+    /// assert_eq!(x.min(&[0], true)?.to_vec()?, [1.0, 2.0]); // [1, 2]: by column
+    /// assert_eq!(x.min(&[0, 1], false)?.item()?, 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::max`].
@@ -229,6 +279,14 @@ impl Tensor {
 
     /// The index (`U32`) of the smallest along `axis`, as [`Tensor::argmax`].
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let distances = Tensor::from_slice(&gpu, &[0.3, 0.1, 0.2, 0.9], &[2, 2])?;
+    /// assert_eq!(distances.argmin(1, false)?.to_vec_u32()?, [1, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::argmax`].
     pub fn argmin(&self, axis: usize, keepdim: bool) -> Result<Tensor> {
@@ -250,6 +308,15 @@ impl Tensor {
     }
 
     /// `log(sum(e^x))` over `axes`, as [`Tensor::sum`], without overflow: -infinity if all elements are.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[1000.0, 1000.0], &[1, 2])?;
+    /// let y = x.logsumexp(&[1], false)?.item()?; // e^1000 is no float
+    /// assert!((y - (1000.0 + 2f32.ln())).abs() < 1e-2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Also if there is nothing to sum.

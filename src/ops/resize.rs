@@ -8,6 +8,16 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// What [`Tensor::grid_sample`] finds outside the image.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let image = Tensor::from_slice(&gpu, &[2.0, 4.0], &[1, 1, 2, 1])?;
+/// let edge = Tensor::from_slice(&gpu, &[-1.0, 0.0], &[1, 1, 1, 2])?; // half a pixel left of the first centre
+/// assert_eq!(image.grid_sample(&edge, Outside::Zeros)?.item()?, 1.0);
+/// assert_eq!(image.grid_sample(&edge, Outside::Border)?.item()?, 2.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outside {
     /// Pixels outside are zero.
@@ -55,6 +65,15 @@ impl Tensor {
 
     /// `[N, H, W, C]` images at `oh x ow`: pixel `o` of `n` is pixel `floor(o size / n)` of the original.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 1, 2, 1])?;
+    /// assert_eq!(image.resize_nearest(1, 4)?.to_vec()?, [1.0, 1.0, 2.0, 2.0]);
+    /// assert_eq!(image.resize_nearest(2, 1)?.to_vec()?, [1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If these are no images, or they have no pixels.
     pub fn resize_nearest(&self, oh: usize, ow: usize) -> Result<Tensor> {
@@ -85,6 +104,15 @@ impl Tensor {
     /// The gradient for the images adds the positions of each image in order, without atomics, so that it repeats bit for
     /// bit; only images, channels and ranges of pixels are worked on at once. When gradients are differentiated again they
     /// are composed of index operations, which takes about ten times as long.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 2, 2, 1])?;
+    /// let grid = Tensor::from_slice(&gpu, &[0.0, 0.0, 0.5, -0.5], &[1, 1, 2, 2])?; // the middle, a pixel
+    /// assert_eq!(image.grid_sample(&grid, Outside::Zeros)?.to_vec()?, [2.5, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If these are no images, they have no pixels, or the grid does not fit.

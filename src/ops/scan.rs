@@ -33,7 +33,7 @@ impl Picks {
     }
 
     /// The elements of `y` at the picked places, 0 elsewhere: the adjoint of [`Picks::take`].
-    pub fn put(&self, y: &Tensor) -> Result<Tensor> {
+    pub(super) fn put(&self, y: &Tensor) -> Result<Tensor> {
         let out = Tensor::empty(y.gpu(), &self.full, DType::F32, "put")?;
         if out.numel() > 0 {
             k::put(y.gpu(), y.storage(), self.places.storage(), out.storage(), self.dims, self.count)?;
@@ -90,6 +90,16 @@ impl Tensor {
     }
 
     /// The indices (`U32`) that would sort along `axis`, as [`Tensor::sort`].
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let scores = Tensor::from_slice(&gpu, &[3.0, 1.0, 2.0], &[3])?;
+    /// let order = scores.argsort(0, true)?;
+    /// assert_eq!(order.to_vec_u32()?, [0, 2, 1]);
+    /// assert_eq!(scores.index_select(0, &order)?.to_vec()?, [3.0, 2.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Tensor::cumsum`].

@@ -41,6 +41,15 @@ impl Tensor {
 
     /// `x - log(sum(e^x))` along `axis`: the logarithm of [`Tensor::softmax`] without its rounding to zero.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[0.0, -200.0], &[1, 2])?;
+    /// assert!((x.log_softmax(1)?.to_vec()?[1] + 200.0).abs() < 1e-3);
+    /// assert_eq!(x.softmax(1)?.to_vec()?[1], 0.0); // the logarithm of this would be infinite
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::softmax`].
     pub fn log_softmax(&self, axis: usize) -> Result<Tensor> {

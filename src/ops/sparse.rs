@@ -63,6 +63,15 @@ pub struct SparsePattern(Arc<Inner>);
 impl SparsePattern {
     /// The pattern with weights at `positions`: `output * inputs + input`, strictly rising.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[0, 4, 5])?; // [0, 0], [1, 1] and [1, 2]
+    /// assert_eq!((pattern.outputs(), pattern.inputs(), pattern.len()), (2, 3, 3));
+    /// assert!(SparsePattern::new(&gpu, 2, 3, &[4, 0]).is_err() && SparsePattern::new(&gpu, 2, 3, &[6]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a position lies outside, or they do not rise.
     pub fn new(gpu: &Gpu, outputs: usize, inputs: usize, positions: &[u32]) -> Result<Self> {
@@ -92,26 +101,69 @@ impl SparsePattern {
     }
 
     /// Rows of the matrix.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?;
+    /// let bias = Tensor::from_slice(&gpu, &[1.0, -1.0], &[pattern.outputs()])?;
+    /// let y = Tensor::zeros(&gpu, &[4, 3])?.sparse_linear(&Tensor::ones(&gpu, &[2])?, &pattern, Some(&bias))?;
+    /// assert_eq!(y.shape(), [4, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn outputs(&self) -> usize {
         self.0.outputs
     }
 
     /// Columns of the matrix.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?;
+    /// let y = Tensor::ones(&gpu, &[4, pattern.inputs()])?.sparse_linear(&Tensor::ones(&gpu, &[2])?, &pattern, None)?;
+    /// assert_eq!(y.to_vec()?, [1.0; 8]); // one weight in each row
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn inputs(&self) -> usize {
         self.0.inputs
     }
 
     /// Number of weights.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 100, 100, &[0, 101, 202])?;
+    /// let values = Tensor::zeros(&gpu, &[pattern.len()])?.leaf(); // three floats, not 10 000
+    /// assert_eq!(values.numel(), 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.0.row.numel()
     }
 
     /// Whether there are no weights.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert!(SparsePattern::new(&gpu, 2, 3, &[])?.is_empty());
+    /// assert!(!SparsePattern::new(&gpu, 2, 3, &[1])?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Share of the matrix's elements that are weights; 0 for a matrix without elements.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// assert_eq!(SparsePattern::new(&gpu, 2, 4, &[1, 6])?.density(), 0.25);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn density(&self) -> f64 {
         self.len() as f64 / ((self.outputs() * self.inputs()) as f64).max(1.0)
     }
@@ -169,6 +221,19 @@ impl Tensor {
     /// `o`; the same as [`Tensor::linear`] with a matrix that is zero elsewhere, for `values` `[weights]` and a bias
     /// `[outputs]`. Sums are in rising order of inputs.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::autograd::grad;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?; // weights at [0, 1] and [1, 2]
+    /// let values = Tensor::from_slice(&gpu, &[10.0, 100.0], &[2])?.leaf();
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[1, 3])?;
+    /// let y = x.sparse_linear(&values, &pattern, Some(&Tensor::from_slice(&gpu, &[0.5, 0.25], &[2])?))?;
+    /// assert_eq!(y.to_vec()?, [20.5, 300.25]);
+    /// assert_eq!(grad(&y.sum_all()?, &[&values])?[0].to_vec()?, [2.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn sparse_linear(&self, values: &Tensor, pattern: &SparsePattern, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -206,6 +271,16 @@ impl Tensor {
     /// The adjoint of [`Tensor::sparse_linear`] in its input: `y[.., i] = sum_e values[e] x[.., o_e]` over the weights of
     /// column `i`. Sums are in rising order of outputs.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?; // weights at [0, 1] and [1, 2]
+    /// let values = Tensor::from_slice(&gpu, &[10.0, 100.0], &[2])?;
+    /// let grad = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?; // for the outputs
+    /// assert_eq!(grad.sparse_linear_t(&values, &pattern)?.to_vec()?, [0.0, 10.0, 200.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn sparse_linear_t(&self, values: &Tensor, pattern: &SparsePattern) -> Result<Tensor> {
@@ -230,6 +305,16 @@ impl Tensor {
 
     /// The adjoint of [`Tensor::sparse_linear`] in its values: `d[e] = sum over samples of grad[.., o_e] x[.., i_e]`. Only
     /// the weights that exist are computed.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let pattern = SparsePattern::new(&gpu, 2, 3, &[1, 5])?; // weights at [0, 1] and [1, 2]
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[1, 3])?;
+    /// let grad = Tensor::from_slice(&gpu, &[1.0, 10.0], &[1, 2])?;
+    /// assert_eq!(x.sparse_outer(&grad, &pattern)?.to_vec()?, [2.0, 30.0]); // two of the six products
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.

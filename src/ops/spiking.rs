@@ -16,6 +16,17 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// What a spike does to the membrane.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let currents = Tensor::from_slice(&gpu, &[1.75, 0.5], &[2, 1])?; // two steps of one neuron
+/// let one = Tensor::scalar(&gpu, 1.0)?; // threshold and leak
+/// let spikes = |reset: Reset| currents.lif(&one, &one, &LifOptions { reset, ..LifOptions::default() })?.to_vec();
+/// assert_eq!(spikes(Reset::Subtract)?, [1.0, 1.0]); // 0.75 stays
+/// assert_eq!(spikes(Reset::Zero)?, [1.0, 0.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reset {
     /// Subtracts the threshold.
@@ -27,6 +38,18 @@ pub enum Reset {
 
 /// Choices of [`Tensor::lif`]. The default is that of Chowdhury et al.: surrogate `0.3 max(0, 1 - |z|)`, reset by
 /// subtraction, its spike a constant in the backward pass.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::autograd::grad;
+/// let options = LifOptions { surrogate: Surrogate::Atan { alpha: 2.0 }, ..LifOptions::default() };
+/// let (current, one) = (Tensor::ones(&gpu, &[1, 1])?.leaf(), Tensor::scalar(&gpu, 1.0)?);
+/// let spike = current.lif(&one, &one, &options)?; // just at the threshold
+/// assert_eq!(spike.to_vec()?, [0.0]);
+/// assert!((grad(&spike.sum_all()?, &[&current])?[0].item()? - 1.0).abs() < 1e-5); // alpha / 2
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LifOptions {
     /// Stands for the derivative of a spike.
@@ -68,6 +91,16 @@ impl Tensor {
 
     /// [`Tensor::lif`] in pieces: starts from `membrane` `[..]` and also gives the membrane after the last step.
     ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (one, start) = (Tensor::scalar(&gpu, 1.0)?, Tensor::from_slice(&gpu, &[0.5], &[1])?);
+    /// let currents = Tensor::from_slice(&gpu, &[0.75, 0.5], &[2, 1])?;
+    /// let (spikes, membrane) = currents.lif_from(&start, &one, &one, &LifOptions::default())?;
+    /// assert_eq!((spikes.to_vec()?, membrane.to_vec()?), (vec![1.0, 0.0], vec![0.75])); // 1.25: a spike; 0.25 + 0.5
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::lif`]; also if the membrane has not the shape of one step.
     pub fn lif_from(
@@ -84,6 +117,15 @@ impl Tensor {
 
     /// Spikes `[T, ..]` as bits, `U32` `[ceil(T / 32), ..]`: a 32nd of the memory for what is kept of long runs. Step `t`
     /// is bit `t % 32` of row `t / 32`; whatever is above 1/2 counts as a spike. No gradient.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let spikes = Tensor::from_slice(&gpu, &[1.0, 0.0, 1.0], &[3, 1])?; // three steps of one neuron
+    /// let words = spikes.pack_spikes()?;
+    /// assert_eq!((words.shape(), words.to_vec_u32()?), (&[1, 1][..], vec![0b101]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the type is not `F32` or there is no time axis.
@@ -103,6 +145,14 @@ impl Tensor {
     }
 
     /// The spikes of the first `steps` steps from what [`Tensor::pack_spikes`] gave.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let spikes = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[3, 2])?;
+    /// assert_eq!(spikes.pack_spikes()?.unpack_spikes(3)?.to_vec()?, spikes.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the type is not `U32` or the rows are not those of so many steps.

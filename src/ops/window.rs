@@ -13,6 +13,17 @@ use crate::tensor::{DType, Tensor};
 const HIDDEN: f32 = -100.0;
 
 /// How [`Tensor::window_attention`] divides a map.
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::Windows;
+/// let qkv = Tensor::ones(&gpu, &[1, 4, 4, 48])?; // queries, keys and values of two heads with 8 channels
+/// let windows = Windows { heads: 2, window: 2, shift: 1, scale: None };
+/// let y = qkv.window_attention(None, windows)?;
+/// assert_eq!(y.shape(), [1, 4, 4, 16]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Windows {
     /// Heads; they share the channels evenly.
@@ -41,6 +52,17 @@ fn sides(op: &'static str, x: &Tensor, m: usize) -> Result<[usize; 4]> {
 /// Tokens by window: a map `[B, H, W, C]` as `[B H W / m^2, m^2, C]`, windows of an image in rows, tokens of a window in
 /// rows. `m` is the side of a window.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::window_partition;
+/// let map: Vec<f32> = (0..16u8).map(f32::from).collect();
+/// let windows = window_partition(&Tensor::from_slice(&gpu, &map, &[1, 4, 4, 1])?, 2)?;
+/// assert_eq!(windows.shape(), [4, 4, 1]); // [windows, tokens, channels]
+/// assert_eq!(windows.select_at(0, 0)?.to_vec()?, [0.0, 1.0, 4.0, 5.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the windows do not divide the map.
 pub fn window_partition(x: &Tensor, m: usize) -> Result<Tensor> {
@@ -50,6 +72,16 @@ pub fn window_partition(x: &Tensor, m: usize) -> Result<Tensor> {
 }
 
 /// The map `[B, H, W, C]` of height and width `size` from its windows of side `m`: the inverse of [`window_partition`].
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::{window_partition, window_reverse};
+/// let map = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], &[1, 2, 4, 1])?;
+/// let windows = window_partition(&map, 2)?;
+/// assert_eq!(window_reverse(&windows, 2, [2, 4])?.to_vec()?, map.to_vec()?);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If these are not the windows of such a map.
@@ -75,6 +107,16 @@ pub fn window_reverse(windows: &Tensor, m: usize, size: [usize; 2]) -> Result<Te
 
 /// The map `[B, H, W, C]` moved by `dy` rows down and `dx` columns right, around the edges.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::cyclic_shift;
+/// let map = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[1, 2, 3, 1])?;
+/// assert_eq!(cyclic_shift(&map, [0, 1])?.to_vec()?, [3.0, 1.0, 2.0, 6.0, 4.0, 5.0]);
+/// assert_eq!(cyclic_shift(&map, [-1, 0])?.to_vec()?, [4.0, 5.0, 6.0, 1.0, 2.0, 3.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If it is no map.
 pub fn cyclic_shift(x: &Tensor, [dy, dx]: [isize; 2]) -> Result<Tensor> {
@@ -86,6 +128,12 @@ pub fn cyclic_shift(x: &Tensor, [dy, dx]: [isize; 2]) -> Result<Tensor> {
 
 /// For the tokens `a`, `b` of a window of side `m`, in rows, the row of the table of relative biases:
 /// `(ya - yb + m - 1) (2 m - 1) + xa - xb + m - 1`, as `[m^2][m^2]`.
+///
+/// ```
+/// # use shadegrad::window::relative_index;
+/// let index = relative_index(2); // four tokens, nine relative places
+/// assert_eq!(index[..4], [4, 3, 1, 0]); // from the first token to itself, right, below, and below right
+/// ```
 pub fn relative_index(m: usize) -> Vec<u32> {
     let n = m * m;
     (0..n * n)
@@ -125,6 +173,17 @@ fn check_shift(op: &'static str, [h, w]: [usize; 2], m: usize, shift: usize) -> 
 /// What is added to the scores of windows that were moved by `shift` below 0 and left: `[windows, m^2, m^2]`, 0 where two
 /// tokens come from the same part of the map of height and width `size`, -100 where they do not. All 0 without a shift.
 ///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::shift_mask;
+/// let mask = shift_mask(&gpu, [4, 4], 2, 1)?; // four windows of four tokens
+/// assert_eq!(mask.select_at(0, 0)?.to_vec()?, [0.0; 16]); // from one place of the map
+/// // The four tokens of the last come from four corners: each sees itself.
+/// assert_eq!(mask.select_at(0, 3)?.sum_all()?.item()?, -1200.0);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the windows do not divide the map, or the shift is not below `m`.
 pub fn shift_mask(gpu: &Gpu, size: [usize; 2], m: usize, shift: usize) -> Result<Tensor> {
@@ -134,6 +193,17 @@ pub fn shift_mask(gpu: &Gpu, size: [usize; 2], m: usize, shift: usize) -> Result
 }
 
 /// The biases `[heads, m^2, m^2]` that the table `[(2 m - 1)^2, heads]` holds by relative place (see [`relative_index`]).
+///
+/// ```
+/// # use shadegrad::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad::window::relative_bias;
+/// let table: Vec<f32> = (0..9u8).map(f32::from).collect();
+/// let bias = relative_bias(&Tensor::from_slice(&gpu, &table, &[9, 1])?, 2)?; // of one head
+/// assert_eq!(bias.shape(), [1, 4, 4]);
+/// assert_eq!(bias.diagonal()?.to_vec()?, [4.0; 4]); // a token and itself
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the table has another number of rows.
@@ -162,6 +232,18 @@ impl Tensor {
     /// One kernel forward and one backward (and two small ones for the table's gradient) where a head has 8, 12, 16, 24 or
     /// 32 channels and a window at most 64 tokens; otherwise, and for gradients that are to be differentiated again, windows
     /// are copied out and back.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad::window::Windows;
+    /// let (pixel, table) = (Tensor::ones(&gpu, &[1, 4, 4, 1])?, Tensor::zeros(&gpu, &[9, 1])?.leaf());
+    /// let qk = Tensor::zeros(&gpu, &[1, 4, 4, 16])?; // queries and keys of 8 channels: all weights are equal
+    /// let qkv = Tensor::concat(&[&qk, &pixel.broadcast_to(&[1, 4, 4, 8])?], 3)?;
+    /// let y = qkv.window_attention(Some(&table), Windows { heads: 1, window: 2, shift: 0, scale: None })?;
+    /// assert!(y.shape() == [1, 4, 4, 8] && y.to_vec()?.iter().all(|v| (v - 1.0).abs() < 1e-5));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.
