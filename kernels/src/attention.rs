@@ -27,10 +27,30 @@ static SOFTMAX: [[&Kernel<AttentionSoftmaxParams, 3, 1>; 5]; 2] = [
 ];
 
 /// An operand that broadcasts to the scores: its memory and its shape `[B|1, H|1, L|1, S|1]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let scores = gpu.alloc_from(&[0.0f32; 4], "scores")?; // [1, 1, 2, 2]
+/// let (mask, y) = (gpu.alloc_from(&[1.0f32, 0.0], "mask")?, gpu.alloc(16, "y")?);
+/// let mask: attention::Spread = Some((&mask, [1, 1, 1, 2])); // the same for both queries
+/// attention::masked_softmax(&gpu, &scores, [1, 1, 2, 2], (None, mask), false, 1.0, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 0.0, 1.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub type Spread<'a> = Option<(&'a Storage, [usize; 4])>;
 
 /// `y = softmax(scale * x + bias)` over the last axis of the scores `[B, H, L, S]`, over the keys whose mask is not 0 and,
 /// if `causal`, whose index is not above the query's. Other keys get 0; a query that sees none gets zeros.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (scores, y) = (gpu.alloc_from(&[0.0f32; 4], "scores")?, gpu.alloc(16, "y")?);
+/// attention::masked_softmax(&gpu, &scores, [1, 1, 2, 2], (None, None), true, 1.0, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 0.0, 0.5, 0.5]); // the first query sees one key
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -81,6 +101,11 @@ fn strides(s: &Spread, unit: usize) -> [u32; 4] {
 }
 
 /// Whether [`forward`] has a kernel for keys and values of this depth.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// assert!(attention::has_forward(32) && !attention::has_forward(20));
+/// ```
 pub fn has_forward(depth: usize) -> bool {
     matches!(depth, 16 | 32 | 64)
 }
@@ -88,6 +113,18 @@ pub fn has_forward(depth: usize) -> bool {
 /// `y = softmax(scale q k^T + bias) v` over the visible keys (see [`masked_softmax`]) without storing the scores, for `q`
 /// and `y` `[B, H, L, D]`, `k` and `v` `[B, H, S, D]`. `shape` is `[B, H, L, S]`, `depth` D: one of those that
 /// [`has_forward`] names.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// // One query of 0 and two keys, so that both values count half.
+/// let (q, k) = (gpu.alloc_from(&[0.0f32; 16], "q")?, gpu.alloc_from(&[1.0f32; 32], "k")?);
+/// let v = gpu.alloc_from(&[[1.0f32; 16], [3.0; 16]], "v")?;
+/// let y = gpu.alloc(4 * 16, "y")?;
+/// attention::forward(&gpu, (&q, &k, &v), ([1, 1, 1, 2], 16), (None, None), false, 0.25, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [2.0; 16]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

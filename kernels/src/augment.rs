@@ -9,6 +9,23 @@ use crate::random::Source;
 use crate::{Gpu, Result};
 
 /// What lies beyond the edge of an image.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::augment::{Beyond, Recipe, augment};
+/// # let recipe = Recipe { size: [2, 2, 1], crop: [4, 4], pad: 1, beyond: Beyond::Black, flip: 0.0, cutout: 0,
+/// #     scale: [1.0; 4], bias: [5.0; 4] };
+/// # let source = random::Source { seed: 0, stream: 0 };
+/// // An image of 2 x 2 pixels of 1 with a frame around it; values are bytes plus 5.
+/// let (x, chosen) = (gpu.alloc_from(&[1u8; 4], "x")?, gpu.alloc_from(&[0u32], "chosen")?);
+/// let y = gpu.alloc(4 * 16, "y")?;
+/// for (beyond, corner) in [(Beyond::Black, 5.0), (Beyond::Reflect, 6.0), (Beyond::Mean, 0.0)] {
+///     augment(&gpu, &x, 1, &chosen, 1, &y, &Recipe { beyond, ..recipe }, source)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?[0], corner);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beyond {
     /// Zero bytes.
@@ -22,6 +39,21 @@ pub enum Beyond {
 /// What [`augment`] does. Word 0 of block `id` of the random source gives an image's crop row, word 1 the column (upper
 /// half of the product with the number of places), word 2 whether it is mirrored, the halves of word 3 the centre of
 /// the square; `id` is the image's number in the data set, so the batch it comes in makes no difference.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::augment::{Beyond, Recipe, augment};
+/// let mirror = Recipe {
+///     size: [2, 2, 1], crop: [2, 2], pad: 0, beyond: Beyond::Black, flip: 1.0, cutout: 0,
+///     scale: [1.0; 4], bias: [0.0; 4],
+/// };
+/// let (x, chosen) = (gpu.alloc_from(&[1u8, 2, 3, 4], "x")?, gpu.alloc_from(&[0u32], "chosen")?);
+/// let y = gpu.alloc(16, "y")?;
+/// augment(&gpu, &x, 1, &chosen, 1, &y, &mirror, random::Source { seed: 0, stream: 0 })?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [2.0, 1.0, 4.0, 3.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
     /// Height, width and channels (1 to 4) of the stored images.
@@ -76,6 +108,20 @@ impl Recipe {
 
 /// Images `chosen[..batch]` of the `images` in `x` (bytes, NHWC) to floats `y`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_kernels::augment::{Beyond, Recipe, augment};
+/// # let plain = Recipe { size: [1, 2, 1], crop: [1, 2], pad: 0, beyond: Beyond::Black, flip: 0.0, cutout: 0,
+/// #     scale: [0.0; 4], bias: [0.0; 4] };
+/// let x = gpu.alloc_from(&[1u8, 2, 3, 4, 5, 6], "x")?; // three grey images of 1 x 2
+/// let (chosen, y) = (gpu.alloc_from(&[2u32, 0], "chosen")?, gpu.alloc(16, "y")?);
+/// let recipe = Recipe { scale: [2.0; 4], bias: [-1.0; 4], ..plain }; // no crop, no mirror image
+/// augment(&gpu, &x, 3, &chosen, 2, &y, &recipe, random::Source { seed: 0, stream: 0 })?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [9.0, 11.0, 1.0, 3.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`]; so for all functions here.
 pub fn augment(
@@ -103,6 +149,19 @@ pub fn augment(
 
 /// The same on a batch whose pixels are words, as [`crate::pixels`] has them (1 or 3 channels), transparent ones becoming 0;
 /// `names` are the numbers of the images in their data set.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_kernels::augment::{Beyond, Recipe, augment_packed};
+/// # let recipe = Recipe { size: [1, 2, 3], crop: [1, 2], pad: 0, beyond: Beyond::Black, flip: 0.0, cutout: 0,
+/// #     scale: [2.0; 4], bias: [0.0; 4] };
+/// let x = gpu.alloc_from(&[0xff03_0201u32, 0x0003_0201], "x")?; // 1 x 2: the second pixel is transparent
+/// let (names, y) = (gpu.alloc_from(&[0u32], "names")?, gpu.alloc(4 * 6, "y")?);
+/// augment_packed(&gpu, &x, &names, 1, &y, &recipe, random::Source { seed: 0, stream: 0 })?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [2.0, 4.0, 6.0, 0.0, 0.0, 0.0]); // twice the bytes
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn augment_packed(
     gpu: &Gpu,
     x: &Storage,
@@ -118,6 +177,19 @@ pub fn augment_packed(
 }
 
 /// Weights of [`mix`]: outside and inside the rectangle.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::augment::{MixWeights, mix};
+/// // The upper left pixel is the partner's, the others the image's own.
+/// let cut = MixWeights { rect: [0, 0, 1, 1], own: [1.0, 0.0], other: [0.0, 1.0] };
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "x")?; // two images of 2 x 2
+/// let (partner, y) = (gpu.alloc_from(&[1u32, 0], "partner")?, gpu.alloc(32, "y")?);
+/// mix(&gpu, &x, &partner, &y, 8, 2, [2, 1], cut)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [5.0, 2.0, 3.0, 4.0, 1.0, 6.0, 7.0, 8.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MixWeights {
     /// Rows and columns of the rectangle, `[y0, x0, y1, x1]`, the upper ends not included.
@@ -129,6 +201,18 @@ pub struct MixWeights {
 }
 
 /// `y[b] = own x[b] + other x[partner[b]]` over samples of the shape `[_, w, c]`, `n` elements in all.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::augment::{MixWeights, mix};
+/// let weights = MixWeights { rect: [0; 4], own: [0.75, 0.0], other: [0.25, 0.0] }; // the same everywhere
+/// let x = gpu.alloc_from(&[1.0f32, 2.0], "x")?; // two samples of one number
+/// let (partner, y) = (gpu.alloc_from(&[1u32, 0], "partner")?, gpu.alloc(8, "y")?);
+/// mix(&gpu, &x, &partner, &y, 2, 2, [1, 1], weights)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.25, 1.75]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn mix(
     gpu: &Gpu,
     x: &Storage,
@@ -162,6 +246,16 @@ pub fn mix(
 }
 
 /// `y[b, k]`: `lambda` at the label of `b` plus `1 - lambda` at that of its partner.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (labels, partner) = (gpu.alloc_from(&[0u32, 1], "labels")?, gpu.alloc_from(&[1u32, 0], "partner")?);
+/// let y = gpu.alloc(16, "y")?;
+/// augment::soft_targets(&gpu, &labels, &partner, &y, 2, 2, 0.75)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.75, 0.25, 0.25, 0.75]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn soft_targets(
     gpu: &Gpu,
     labels: &Storage,

@@ -7,6 +7,17 @@ use crate::memory::Storage;
 use crate::{Gpu, Result};
 
 /// From one element type to another.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::cast::{Cast, cast};
+/// let x = gpu.alloc_from(&[-3.0f32, 1.75, 254.5, 300.0], "x")?;
+/// let bytes = gpu.alloc(4, "bytes")?;
+/// cast(&gpu, Cast::F32ToU8, &x, &bytes, 4)?;
+/// assert_eq!(gpu.read(&bytes)?, [0, 1, 254, 255]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cast {
     /// Rounds to the nearest half; beyond the largest, infinity.
@@ -28,6 +39,16 @@ pub enum Cast {
 }
 
 /// `y = x` in another element type, `n` elements.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::cast::{Cast, cast};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0], "x")?, gpu.alloc(4, "y")?);
+/// cast(&gpu, Cast::F32ToF16, &x, &y, 2)?;
+/// assert_eq!(gpu.read_as::<u16>(&y)?, [0x3c00, 0x4000]); // the halves 1 and 2
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

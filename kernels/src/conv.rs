@@ -24,6 +24,22 @@ const SPLIT_PIXELS: usize = 1024;
 
 /// The sizes of a convolution `x [n, h, w, c]`, weights `[k, r, s, c / groups]`, `y [n, oh, ow, k]`. Pairs are (rows,
 /// columns).
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::conv::{Conv, forward};
+/// // One image of 3 x 3, one channel; windows of 2 x 2.
+/// let g = Conv {
+///     n: 1, size: [3, 3], c: 1, out: [2, 2], k: 1, taps: [2, 2],
+///     stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1, halves: false,
+/// };
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], "x")?;
+/// let (w, y) = (gpu.alloc_from(&[0.0f32, 0.0, 0.0, 1.0], "w")?, gpu.alloc(16, "y")?);
+/// forward(&gpu, &g, &x, &w, None, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [5.0, 6.0, 8.0, 9.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
     /// Images.
@@ -52,6 +68,18 @@ pub struct Conv {
 
 impl Conv {
     /// The same convolution of operands that are halves.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let g = conv::Conv { n: 1, size: [1, 2], c: 1, out: [1, 1], k: 1, taps: [1, 2], stride: [1, 1],
+    /// #     padding: [0, 0], dilation: [1, 1], groups: 1, halves: false };
+    /// let x = gpu.alloc_from(&[0x3c00u16, 0x4000], "x")?; // the halves 1 and 2, an image of 1 x 2
+    /// let (w, y) = (gpu.alloc_from(&[0x4000u16, 0x3c00], "w")?, gpu.alloc(4, "y")?);
+    /// conv::forward(&gpu, &g.halves(true), &x, &w, None, &y)?;
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [4.0]); // a float
+    /// # Ok::<(), GpuError>(())
+    /// ```
     #[must_use]
     pub fn halves(self, halves: bool) -> Self {
         Self { halves, ..self }
@@ -79,6 +107,15 @@ impl Conv {
     }
 
     /// Floating-point operations of each pass (a multiplication and an addition each).
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// let g = conv::Conv {
+    ///     n: 1, size: [3, 3], c: 1, out: [2, 2], k: 1, taps: [2, 2],
+    ///     stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1, halves: false,
+    /// };
+    /// assert_eq!(g.flops(), 2.0 * 4.0 * 4.0); // four results of four products each
+    /// ```
     pub fn flops(&self) -> f64 {
         2.0 * (self.n * self.out[0] * self.out[1] * self.rs()) as f64 * (self.k * self.cg()) as f64
     }
@@ -110,6 +147,20 @@ fn dense(gpu: &Gpu) -> Dense {
 
 /// `y = conv(x, w) + bias`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let g = conv::Conv { n: 1, size: [3, 3], c: 1, out: [2, 2], k: 1, taps: [2, 2], stride: [1, 1],
+/// #     padding: [0, 0], dilation: [1, 1], groups: 1, halves: false };
+/// // `g` is the geometry in the example of `Conv`: an image of 3 x 3, windows of 2 x 2.
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], "x")?;
+/// let (w, bias) = (gpu.alloc_from(&[1.0f32; 4], "w")?, gpu.alloc_from(&[0.5f32], "bias")?);
+/// let y = gpu.alloc(4 * 4, "y")?;
+/// conv::forward(&gpu, &g, &x, &w, Some(&bias), &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [12.5, 16.5, 24.5, 28.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Storage>, y: &Storage) -> Result<()> {
@@ -125,6 +176,20 @@ pub fn forward(gpu: &Gpu, g: &Conv, x: &Storage, w: &Storage, bias: Option<&Stor
 }
 
 /// The gradient of a convolution for its image: `dx` from `dy`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let g = conv::Conv { n: 1, size: [3, 3], c: 1, out: [2, 2], k: 1, taps: [2, 2], stride: [1, 1],
+/// #     padding: [0, 0], dilation: [1, 1], groups: 1, halves: false };
+/// // `g` is the geometry in the example of `Conv`: an image of 3 x 3, windows of 2 x 2.
+/// let (dy, w) = (gpu.alloc_from(&[1.0f32; 4], "dy")?, gpu.alloc_from(&[1.0f32; 4], "w")?);
+/// let dx = gpu.alloc(4 * 9, "dx")?;
+/// conv::input_grad(&gpu, &g, &dy, &w, &dx)?;
+/// // In how many windows each pixel lies.
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -361,6 +426,19 @@ fn depthwise_weight(gpu: &Gpu, g: &Conv, x: &Storage, dy: &Storage, dw: &Storage
 }
 
 /// The gradient of a convolution for its weights: `dw` from `x` and `dy`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let g = conv::Conv { n: 1, size: [3, 3], c: 1, out: [2, 2], k: 1, taps: [2, 2], stride: [1, 1],
+/// #     padding: [0, 0], dilation: [1, 1], groups: 1, halves: false };
+/// // `g` is the geometry in the example of `Conv`: an image of 3 x 3, windows of 2 x 2.
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], "x")?;
+/// let (dy, dw) = (gpu.alloc_from(&[1.0f32, 0.0, 0.0, 10.0], "dy")?, gpu.alloc(16, "dw")?);
+/// conv::weight_grad(&gpu, &g, &x, &dy, &dw)?;
+/// assert_eq!(gpu.read_as::<f32>(&dw)?, [51.0, 62.0, 84.0, 95.0]); // x[i, j] + 10 x[i + 1, j + 1]
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

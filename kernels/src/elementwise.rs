@@ -30,6 +30,19 @@ macro_rules! table {
 
 table! {
     /// Functions of one tensor. `a` and `b` are the scalars of those that have any.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_kernels::elementwise::{Unary, unary};
+    /// let x = gpu.alloc_from(&[-2.0f32, 0.5, 3.0], "x")?;
+    /// let y = gpu.alloc(12, "y")?;
+    /// unary(&gpu, Unary::Clamp, &x, &y, 3, -1.0, 1.0)?; // from a to b
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [-1.0, 0.5, 1.0]);
+    /// unary(&gpu, Unary::MulScalar, &x, &y, 3, 2.0, 0.0)?; // times a
+    /// assert_eq!(gpu.read_as::<f32>(&y)?, [-4.0, 1.0, 6.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     Unary, kernels: [Kernel<UnaryParams, 1, 1>; 1],
     Neg => [UNARY_NEG], Abs => [UNARY_ABS], Exp => [UNARY_EXP], Log => [UNARY_LOG], Log1p => [UNARY_LOG1P],
     Expm1 => [UNARY_EXPM1], Sqrt => [UNARY_SQRT], Rsqrt => [UNARY_RSQRT], Recip => [UNARY_RECIP], Sin => [UNARY_SIN],
@@ -45,6 +58,17 @@ table! {
 
 table! {
     /// Functions whose gradient `dy * f'(x)` is one kernel.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_kernels::elementwise::{UnaryGrad, unary_grad};
+    /// let (x, dy) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc_from(&[1.0f32, 1.0, 10.0], "dy")?);
+    /// let dx = gpu.alloc(12, "dx")?;
+    /// unary_grad(&gpu, UnaryGrad::Square, &x, &dy, &dx, 3, 0.0, 0.0)?;
+    /// assert_eq!(gpu.read_as::<f32>(&dx)?, [2.0, 4.0, 60.0]); // 2 x dy
+    /// # Ok::<(), GpuError>(())
+    /// ```
     UnaryGrad, kernels: [Kernel<UnaryParams, 2, 1>; 1],
     Tanh => [DUNARY_TANH], Sigmoid => [DUNARY_SIGMOID], Softplus => [DUNARY_SOFTPLUS], Silu => [DUNARY_SILU],
     Mish => [DUNARY_MISH],
@@ -55,6 +79,19 @@ table! {
 table! {
     /// Functions of two tensors; the comparisons give 0 or 1. Kernels: full-full, full-scalar, full-row, scalar-full,
     /// row-full.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_kernels::elementwise::{Binary, binary};
+    /// let (x, limit) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc_from(&[2.0f32], "limit")?);
+    /// let z = gpu.alloc(12, "z")?;
+    /// binary(&gpu, Binary::Maximum, (&x, &[3]), (&limit, &[]), &z, &[3])?;
+    /// assert_eq!(gpu.read_as::<f32>(&z)?, [2.0, 2.0, 3.0]);
+    /// binary(&gpu, Binary::Lt, (&x, &[3]), (&limit, &[]), &z, &[3])?;
+    /// assert_eq!(gpu.read_as::<f32>(&z)?, [1.0, 0.0, 0.0]);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     Binary, kernels: [Kernel<BinaryParams, 2, 1>; 5],
     Add => [BINARY_ADD_VV, BINARY_ADD_VS, BINARY_ADD_VR, BINARY_ADD_SV, BINARY_ADD_RV],
     Sub => [BINARY_SUB_VV, BINARY_SUB_VS, BINARY_SUB_VR, BINARY_SUB_SV, BINARY_SUB_RV],
@@ -111,6 +148,16 @@ impl Binary {
 
 /// `y = f(x)` over `n` floats.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::elementwise::{Unary, unary};
+/// let (x, y) = (gpu.alloc_from(&[-1.0f32, 2.0, -3.0], "x")?, gpu.alloc(12, "y")?);
+/// unary(&gpu, Unary::Relu, &x, &y, 3, 0.0, 0.0)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 2.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn unary(gpu: &Gpu, f: Unary, x: &Storage, y: &Storage, n: usize, a: f32, b: f32) -> Result<()> {
@@ -119,6 +166,17 @@ pub fn unary(gpu: &Gpu, f: Unary, x: &Storage, y: &Storage, n: usize, a: f32, b:
 }
 
 /// `dx = dy * f'(x)` over `n` floats.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::elementwise::{UnaryGrad, unary_grad};
+/// let (x, dy) = (gpu.alloc_from(&[-1.0f32, 2.0], "x")?, gpu.alloc_from(&[5.0f32, 5.0], "dy")?);
+/// let dx = gpu.alloc(8, "dx")?;
+/// unary_grad(&gpu, UnaryGrad::LeakyRelu, &x, &dy, &dx, 2, 0.5, 0.0)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [2.5, 5.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -162,6 +220,18 @@ fn fit(shape: &[usize], out: &[usize]) -> Fit {
 }
 
 /// `z = f(x, y)` with numpy's broadcasting: `out` must be the broadcast of both shapes, at most eight dimensions.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::elementwise::{Binary, binary};
+/// let x = gpu.alloc_from(&[10.0f32, 20.0], "x")?; // [2, 1]
+/// let y = gpu.alloc_from(&[1.0f32, 2.0, 3.0], "y")?; // [3]
+/// let z = gpu.alloc(4 * 6, "z")?;
+/// binary(&gpu, Binary::Add, (&x, &[2, 1]), (&y, &[3]), &z, &[2, 3])?;
+/// assert_eq!(gpu.read_as::<f32>(&z)?, [11.0, 12.0, 13.0, 21.0, 22.0, 23.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -218,6 +288,17 @@ pub fn binary(
 /// Copies `x` over `out`, which its shape must broadcast to, by [`joined`] vectors; false, with nothing done, where that
 /// takes another kernel.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let row = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "row")?;
+/// let z = gpu.alloc(4 * 8, "z")?;
+/// assert!(elementwise::broadcast(&gpu, (&row, &[4]), &z, &[2, 4])?);
+/// assert_eq!(gpu.read_as::<f32>(&z)?, [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+/// assert!(!elementwise::broadcast(&gpu, (&row, &[3]), &z, &[2, 3])?); // no vectors of four
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn broadcast(gpu: &Gpu, (x, xshape): (&Storage, &[usize]), z: &Storage, out: &[usize]) -> Result<bool> {
@@ -270,12 +351,32 @@ fn joined<const K: usize>(shape: &[usize], operands: [&[usize]; K]) -> Vec<(u32,
 }
 
 /// Whether [`select`] takes these shapes: too many dimensions that no two operands share must be broadcast before.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// use shadegrad_kernels::elementwise::select_fits;
+/// assert!(select_fits([&[2, 3], &[1, 3], &[2, 1]], &[2, 3]));
+/// // Repeated along every other one of seven dimensions, no two of which are one.
+/// let (odd, even): ([usize; 7], [usize; 7]) = ([2, 1, 2, 1, 2, 1, 2], [1, 2, 1, 2, 1, 2, 1]);
+/// assert!(!select_fits([&odd, &even, &even], &[2; 7]));
+/// ```
 pub fn select_fits(shapes: [&[usize]; 3], out: &[usize]) -> bool {
     joined(out, shapes).len() <= 6
 }
 
 /// `z = cond != 0 ? x : y` with numpy's broadcasting: `out` must be the broadcast of the three shapes, which
 /// [`select_fits`] must accept.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let cond = gpu.alloc_from(&[1.0f32, 0.0, 2.0], "cond")?;
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc_from(&[-1.0f32], "y")?);
+/// let z = gpu.alloc(12, "z")?;
+/// elementwise::select(&gpu, [(&cond, &[3]), (&x, &[3]), (&y, &[1])], &z, &[3])?;
+/// assert_eq!(gpu.read_as::<f32>(&z)?, [1.0, -1.0, 3.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

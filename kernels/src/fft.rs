@@ -124,6 +124,19 @@ fn pass(gpu: &Gpu, kind: Kind, x: &Storage, y: &Storage, dims: [usize; 3], scale
 }
 
 /// Factors of the first and (even width) middle column, and of the columns that also stand for their mirror image.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::fft::{Scale, half_to_real, real_to_half};
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?; // an image of 1 x 4
+/// let (spectrum, back) = (gpu.alloc(8 * 3, "spectrum")?, gpu.alloc(16, "back")?);
+/// real_to_half(&gpu, &x, &spectrum, [1, 1, 4, 1], Scale { edge: 1.0, bulk: 1.0 })?;
+/// // The inverse divides by the pixels; the middle columns count twice.
+/// half_to_real(&gpu, &spectrum, &back, [1, 1, 4, 1], Scale { edge: 0.25, bulk: 0.5 })?;
+/// assert!(gpu.read_as::<f32>(&back)?.iter().zip(1u8..).all(|(x, to)| (x - f32::from(to)).abs() < 1e-5));
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// Of the columns without a mirror image.
@@ -133,6 +146,18 @@ pub struct Scale {
 }
 
 /// `y[ky, kx] = s[kx] sum x[j, i] e^(-2 pi i (ky j / H + kx i / W))` of images `[N, H, W, C]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::fft::{Scale, real_to_half};
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?; // an image of 1 x 4
+/// let y = gpu.alloc(8 * 3, "y")?; // 4 / 2 + 1 pairs
+/// real_to_half(&gpu, &x, &y, [1, 1, 4, 1], Scale { edge: 1.0, bulk: 1.0 })?;
+/// let expected = [10.0, 0.0, -2.0, 2.0, -2.0, 0.0];
+/// assert!(gpu.read_as::<f32>(&y)?.iter().zip(expected).all(|(y, to)| (y - to).abs() < 1e-5));
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -148,6 +173,18 @@ pub fn real_to_half(gpu: &Gpu, x: &Storage, y: &Storage, [n, h, w, c]: [usize; 4
 /// `x[j, i] = sum s[kx] Re(y[ky, kx] e^(2 pi i (ky j / H + kx i / W)))`, images `[N, H, W, C]`: the adjoint of
 /// [`real_to_half`] with the same factors.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::fft::{Scale, half_to_real};
+/// let y = gpu.alloc_from(&[[4.0f32, 0.0], [0.0, 0.0], [8.0, 0.0]], "y")?; // the mean, and the fastest wave
+/// let x = gpu.alloc(16, "x")?;
+/// half_to_real(&gpu, &y, &x, [1, 1, 4, 1], Scale { edge: 0.25, bulk: 0.5 })?;
+/// let expected = [3.0, -1.0, 3.0, -1.0];
+/// assert!(gpu.read_as::<f32>(&x)?.iter().zip(expected).all(|(x, to)| (x - to).abs() < 1e-5));
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn half_to_real(gpu: &Gpu, y: &Storage, x: &Storage, [n, h, w, c]: [usize; 4], scale: Scale) -> Result<()> {
@@ -160,6 +197,18 @@ pub fn half_to_real(gpu: &Gpu, y: &Storage, x: &Storage, [n, h, w, c]: [usize; 4
 }
 
 /// `z = x y`, or `x conj(y)`, of `n` complex numbers as pairs; `y` has `row` of them and repeats.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0], "x")?, gpu.alloc_from(&[3.0f32, 4.0], "y")?);
+/// let z = gpu.alloc(8, "z")?;
+/// fft::complex_mul(&gpu, &x, &y, &z, 1, 1, false)?;
+/// assert_eq!(gpu.read_as::<f32>(&z)?, [-5.0, 10.0]); // (1 + 2i)(3 + 4i)
+/// fft::complex_mul(&gpu, &x, &y, &z, 1, 1, true)?;
+/// assert_eq!(gpu.read_as::<f32>(&z)?, [11.0, 2.0]); // (1 + 2i)(3 - 4i)
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -187,12 +236,30 @@ fn square(side: usize) -> Option<[&'static Kernel<SpectralParams, 2, 1>; 2]> {
 }
 
 /// Whether [`spectral`] filters images of this height and width.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// assert!(fft::has_spectral([7, 7]) && fft::has_spectral([14, 20]));
+/// assert!(!fft::has_spectral([9, 9])); // transform, multiply and transform back
+/// ```
 pub fn has_spectral([h, w]: [usize; 2]) -> bool {
     (h == w && square(h).is_some()) || (h > 1 && filter_for(h).is_some())
 }
 
 /// `y = irfft2(rfft2(x) w)`, or with `conj(w)`, for the images `[n, h, w, c]` that [`has_spectral`] names: small squares in
 /// one kernel; else rows, columns with the product between there and back, rows.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut image = [0.0f32; 16]; // 4 x 4, one channel
+/// image[5] = 1.0;
+/// let (x, y) = (gpu.alloc_from(&image, "x")?, gpu.alloc(4 * 16, "y")?);
+/// let w = gpu.alloc_from(&[[0.5f32, 0.0]; 4 * 3], "w")?; // [4, 4 / 2 + 1, 1] factors
+/// fft::spectral(&gpu, &x, &w, &y, [1, 4, 4, 1], false)?;
+/// assert!(gpu.read_as::<f32>(&y)?.iter().zip(image).all(|(y, x)| (y - 0.5 * x).abs() < 1e-6));
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// If there is no kernel for this height; as [`Gpu::dispatch`].

@@ -10,6 +10,15 @@ const GROUP: u64 = 256 * 4;
 
 /// Sets `n` floats to `value`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc(4 * 3, "x")?;
+/// fill::f32(&gpu, &x, 3, 0.5)?;
+/// assert_eq!(gpu.read_as::<f32>(&x)?, [0.5, 0.5, 0.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn f32(gpu: &Gpu, to: &Storage, n: usize, value: f32) -> Result<()> {
@@ -20,6 +29,15 @@ pub fn f32(gpu: &Gpu, to: &Storage, n: usize, value: f32) -> Result<()> {
 
 /// Sets `n` words to `value`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc(4 * 3, "x")?;
+/// fill::u32(&gpu, &x, 3, 7)?;
+/// assert_eq!(gpu.read_as::<u32>(&x)?, [7, 7, 7]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn u32(gpu: &Gpu, to: &Storage, n: usize, value: u32) -> Result<()> {
@@ -29,6 +47,15 @@ pub fn u32(gpu: &Gpu, to: &Storage, n: usize, value: u32) -> Result<()> {
 }
 
 /// Sets element `i` of `n` to `start + i * step`, wrapping.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc(4 * 4, "x")?;
+/// fill::arange(&gpu, &x, 4, 10, 2)?;
+/// assert_eq!(gpu.read_as::<u32>(&x)?, [10, 12, 14, 16]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

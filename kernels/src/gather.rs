@@ -9,6 +9,18 @@ use crate::{Class, Gpu, Result};
 /// `y[i] = x[i, but index[i] along axis]` for every `i` of the index's shape, elements of four bytes. The index may be
 /// shorter than `x` in the other dimensions.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::gather::gather;
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], "x")?; // [2, 3]
+/// let index = gpu.alloc_from(&[2u32, 0, 1, 1], "index")?; // [2, 2]: two columns of each row
+/// let y = gpu.alloc(16, "y")?;
+/// gather(&gpu, (&x, &[2, 3]), (&index, &[2, 2]), &y, 1)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0, 1.0, 5.0, 5.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn gather(
@@ -47,6 +59,16 @@ pub fn gather(
 
 /// Rows `index[0..len]` of `x [outer, rows, inner]`: `y [outer, len, inner]`, elements of four bytes.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let table = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], "table")?; // three rows of two
+/// let (index, y) = (gpu.alloc_from(&[2u32, 0], "index")?, gpu.alloc(16, "y")?);
+/// gather::rows(&gpu, &table, &index, &y, [1, 3, 2, 2])?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [5.0, 6.0, 1.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn rows(gpu: &Gpu, x: &Storage, index: &Storage, y: &Storage, [outer, rows, len, inner]: [usize; 4]) -> Result<()> {
@@ -58,6 +80,16 @@ pub fn rows(gpu: &Gpu, x: &Storage, index: &Storage, y: &Storage, [outer, rows, 
 }
 
 /// Rows `index[0..len]` of `x`, which has `rows` rows of `row` bytes.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[1u8, 2, 3, 4, 5, 6, 7, 8, 9], "x")?; // three rows of three bytes
+/// let (index, y) = (gpu.alloc_from(&[2u32, 0], "index")?, gpu.alloc(6, "y")?);
+/// gather::byte_rows(&gpu, &x, &index, &y, [3, 2, 3])?;
+/// assert_eq!(gpu.read(&y)?, [7, 8, 9, 1, 2, 3]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -119,6 +151,17 @@ impl Split {
 ///
 /// Work grows with the number of sources; only along `axis` are they taken one after the other.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let index = gpu.alloc_from(&[0u32, 2, 0], "index")?;
+/// let s = gpu.alloc_from(&[1.0f32, 2.0, 3.0], "s")?;
+/// let y = gpu.alloc_from(&[10.0f32, 10.0, 10.0], "y")?;
+/// gather::scatter_add(&gpu, &index, (&s, &[3]), (&y, &[3]), 0)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [14.0, 10.0, 12.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn scatter_add(
@@ -161,6 +204,17 @@ pub fn scatter_add(
 
 /// Adds the rows of `s [outer, len, inner]` to rows `index[0..len]` of `y [outer, rows, inner]`, in a fixed order.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let index = gpu.alloc_from(&[1u32, 0, 1], "index")?;
+/// let s = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], "s")?; // three rows of two
+/// let y = gpu.alloc_from(&[0.0f32; 4], "y")?; // two rows of two
+/// gather::add_rows(&gpu, &index, &s, &y, [1, 2, 3, 2])?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0, 4.0, 6.0, 8.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn add_rows(
@@ -189,6 +243,15 @@ pub fn add_rows(
 }
 
 /// `y [rows, columns]`: 1 where the column is the row's index, 0 elsewhere.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (index, y) = (gpu.alloc_from(&[2u32, 0], "index")?, gpu.alloc(4 * 6, "y")?);
+/// gather::one_hot(&gpu, &index, &y, 2, 3)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -21,6 +21,17 @@ static MAP_S4: Maps = [&k::MAP_S4_2, &k::MAP_S4_3, &k::MAP_S4_4, &k::MAP_S4_8];
 static MAP_T4: Maps = [&k::MAP_T4_2, &k::MAP_T4_3, &k::MAP_T4_4, &k::MAP_T4_8];
 
 /// One dimension of a copy: how often, and how far apart the elements lie on either side.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::index::{Dim, copy};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc(12, "y")?);
+/// // Backwards, from element 2 on.
+/// copy(&gpu, &x, 2, &y, 0, &[Dim { len: 3, from: -1, to: 1 }])?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0, 2.0, 1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dim {
     /// Elements along it.
@@ -32,6 +43,11 @@ pub struct Dim {
 }
 
 /// Row-major strides of `shape`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// assert_eq!(index::strides(&[2, 3, 4]), [12, 4, 1]);
+/// ```
 pub fn strides(shape: &[usize]) -> Vec<isize> {
     let mut out = vec![1; shape.len()];
     for d in (0..shape.len().saturating_sub(1)).rev() {
@@ -56,6 +72,18 @@ pub(crate) fn collapse(dims: &[Dim]) -> Vec<Dim> {
 
 /// Copies the element at `x0 + sum(r from)` to `y0 + sum(r to)` for every index `r` of `dims` (outermost first, at most
 /// eight of them; elements of four bytes). What is not written keeps its content.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::index::{Dim, copy};
+/// // The transpose of [2, 3].
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], "x")?;
+/// let y = gpu.alloc(4 * 6, "y")?;
+/// copy(&gpu, &x, 0, &y, 0, &[Dim { len: 3, from: 1, to: 2 }, Dim { len: 2, from: 3, to: 1 }])?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -193,6 +221,17 @@ fn map(
 }
 
 /// Keeps `column - row <= diagonal` of `count` matrices `rows x cols` (`upper`: `>=`), zeros elsewhere.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?, gpu.alloc(16, "y")?);
+/// index::triangle(&gpu, &x, &y, (1, 2, 2), 0, false)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 0.0, 3.0, 4.0]);
+/// index::triangle(&gpu, &x, &y, (1, 2, 2), 1, true)?; // above the diagonal
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 2.0, 0.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -72,4 +72,15 @@ pub use user::UserKernel;
 pub use wgpu;
 
 /// `Result` with this crate's [`GpuError`].
+///
+/// ```
+/// # use shadegrad_kernels::{Gpu, Options, fill};
+/// fn ones(gpu: &Gpu, n: usize) -> shadegrad_kernels::Result<Vec<f32>> {
+///     let x = gpu.alloc(4 * n as u64, "ones")?;
+///     fill::f32(gpu, &x, n, 1.0)?;
+///     gpu.read_as(&x)
+/// }
+/// assert_eq!(ones(&Gpu::new(Options::from_env()?)?, 3)?, [1.0; 3]);
+/// # Ok::<(), shadegrad_kernels::GpuError>(())
+/// ```
 pub type Result<T, E = GpuError> = std::result::Result<T, E>;

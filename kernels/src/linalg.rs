@@ -15,6 +15,16 @@ const BLOCK: usize = 32;
 /// Lower triangular L with `L L^T = (A + A^T) / 2` for `batch` matrices `[n, n]`; the upper half of `l` is zero. Where
 /// the matrix is not positive definite, L has NaN from the pivot that failed on.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let a = gpu.alloc_from(&[4.0f32, 2.0, 2.0, 5.0], "a")?;
+/// let l = gpu.alloc(16, "l")?;
+/// linalg::cholesky(&gpu, &a, &l, 1, 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&l)?, [2.0, 0.0, 1.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn cholesky(gpu: &Gpu, a: &Storage, l: &Storage, batch: usize, n: usize) -> Result<()> {
@@ -67,6 +77,16 @@ pub fn cholesky(gpu: &Gpu, a: &Storage, l: &Storage, batch: usize, n: usize) -> 
 /// For each of `batch` factors `[n, n]` the index of the first diagonal element that is not a positive number, `n` if
 /// there is none.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let l = gpu.alloc_from(&[1.0f32, 0.0, 0.0, f32::NAN, 1.0, 0.0, 0.5, 2.0], "l")?; // two factors
+/// let out = gpu.alloc(8, "out")?;
+/// linalg::first_bad_pivot(&gpu, &l, &out, 2, 2)?;
+/// assert_eq!(gpu.read_as::<u32>(&out)?, [1, 2]); // the second one is sound
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn first_bad_pivot(gpu: &Gpu, l: &Storage, out: &Storage, batch: usize, n: usize) -> Result<()> {
@@ -76,6 +96,16 @@ pub fn first_bad_pivot(gpu: &Gpu, l: &Storage, out: &Storage, batch: usize, n: u
 
 /// X with `op(T) X = B` for `batch` triangular `t` `[n, n]` and right sides `b` `[n, cols]`. T is the upper or the lower
 /// triangle of `t`, whose other half is not used; op transposes if `trans`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let t = gpu.alloc_from(&[2.0f32, 0.0, 1.0, 2.0], "t")?;
+/// let (b, x) = (gpu.alloc_from(&[4.0f32, 6.0], "b")?, gpu.alloc(8, "x")?); // [2, 1]
+/// linalg::solve_triangular(&gpu, &t, &b, &x, [1, 2, 1], false, false)?;
+/// assert_eq!(gpu.read_as::<f32>(&x)?, [2.0, 2.0]); // 2 * 2 = 4, 1 * 2 + 2 * 2 = 6
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -20,6 +20,20 @@ static SOFT: Table = [
 ];
 
 /// What the rows of logits should become.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::loss::{Targets, cross_entropy};
+/// let logits = gpu.alloc_from(&[0.0f32; 4], "logits")?; // two rows: both classes are equally likely
+/// let (loss, dx) = (gpu.alloc(8, "loss")?, gpu.alloc(16, "dx")?);
+/// let probs = gpu.alloc_from(&[1.0f32, 0.0, 0.25, 0.75], "probs")?;
+/// cross_entropy(&gpu, &logits, (2, 2), Targets::Probs(&probs), None, 1.0, &loss, Some(&dx))?;
+/// let near = |v: &f32, to: f32| (v - to).abs() < 1e-6;
+/// assert!(gpu.read_as::<f32>(&loss)?.iter().all(|l| near(l, 2f32.ln())));
+/// assert!(gpu.read_as::<f32>(&dx)?.iter().zip([-0.5, 0.5, 0.25, -0.25]).all(|(d, to)| near(d, to)));
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Targets<'a> {
     /// A `u32` class per row, mixed with the uniform distribution by `smoothing`.
@@ -34,12 +48,32 @@ pub enum Targets<'a> {
 }
 
 /// Target of the other classes and of the label under label smoothing.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// // Half of the probability is shared by four classes.
+/// assert_eq!(loss::smoothed(0.5, 4), (0.125, 0.625));
+/// ```
 pub fn smoothed(smoothing: f32, classes: usize) -> (f32, f32) {
     let low = smoothing / classes as f32;
     (low, 1.0 - smoothing + low)
 }
 
 /// `loss[i] = scale * w_i * cross-entropy of row i`, and its gradient into `dx` if there is one to write.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::loss::{Targets, cross_entropy};
+/// let logits = gpu.alloc_from(&[0.0f32, 0.0], "logits")?;
+/// let labels = gpu.alloc_from(&[1u32], "labels")?;
+/// let (loss, dx) = (gpu.alloc(4, "loss")?, gpu.alloc(8, "dx")?);
+/// let targets = Targets::Labels { labels: &labels, smoothing: 0.0 };
+/// cross_entropy(&gpu, &logits, (1, 2), targets, None, 1.0, &loss, Some(&dx))?;
+/// assert!((gpu.read_as::<f32>(&loss)?[0] - 2f32.ln()).abs() < 1e-6);
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.5, -0.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -84,6 +118,15 @@ pub fn cross_entropy(
 }
 
 /// `y[i][c]` = `high` where `c` is the label of row `i`, `low` elsewhere.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (labels, y) = (gpu.alloc_from(&[1u32, 0], "labels")?, gpu.alloc(16, "y")?);
+/// loss::targets(&gpu, &labels, &y, (2, 2), loss::smoothed(0.5, 2))?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.25, 0.75, 0.75, 0.25]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -18,6 +18,17 @@ const RUN: usize = 16;
 /// The `count` of `n` floats that are largest in magnitude, in the order of their places, and the places. Of equal ones
 /// those at the lowest places; NaN counts as the largest. `count` is neither 0 nor more than `n`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[1.0f32, -5.0, 3.0, 0.5], "x")?;
+/// let (values, places) = (gpu.alloc(8, "values")?, gpu.alloc(8, "places")?);
+/// magnitude::largest(&gpu, &x, 4, 2, [&values, &places])?;
+/// assert_eq!(gpu.read_as::<f32>(&values)?, [-5.0, 3.0]);
+/// assert_eq!(gpu.read_as::<u32>(&places)?, [1, 2]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn largest(gpu: &Gpu, x: &Storage, n: usize, count: usize, [values, places]: [&Storage; 2]) -> Result<()> {

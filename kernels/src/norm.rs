@@ -56,6 +56,15 @@ const FINISH: usize = 64;
 
 /// `[batch][rows][cols]` in which the mean and the variance are taken over the rows and over `span` neighbouring columns.
 /// No length may be zero; `span` divides `cols`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// use shadegrad_kernels::norm::Dims;
+/// let (images, pixels, channels) = (8, 32 * 32, 64);
+/// let batch_norm = Dims { batch: 1, rows: images * pixels, cols: channels, span: 1 };
+/// let group_norm = Dims { batch: images, rows: pixels, cols: channels, span: 4 };
+/// assert_eq!((batch_norm.groups(), group_norm.groups()), (64, 8 * 16));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Independent blocks: 1 in batch norm, images in group norm.
@@ -70,17 +79,40 @@ pub struct Dims {
 
 impl Dims {
     /// Groups of all blocks: the length of the mean and of the variance.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// // Six channels in groups of three, of two images.
+    /// assert_eq!(norm::Dims { batch: 2, rows: 16, cols: 6, span: 3 }.groups(), 4);
+    /// ```
     pub fn groups(self) -> usize {
         self.batch * (self.cols / self.span)
     }
 
     /// Floats of the coefficients that the forward kernels leave to the backward ones.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// assert_eq!(norm::Dims { batch: 2, rows: 16, cols: 6, span: 3 }.coefficients(), 3 * 2 * 6);
+    /// ```
     pub fn coefficients(self) -> usize {
         3 * self.batch * self.cols
     }
 }
 
 /// The optional scale and shift of each column.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 3.0], "x")?, gpu.alloc(8, "y")?); // two rows of one column
+/// let (mean, var) = (gpu.alloc_from(&[1.0f32], "mean")?, gpu.alloc_from(&[4.0f32], "var")?);
+/// let (gamma, beta) = (gpu.alloc_from(&[10.0f32], "gamma")?, gpu.alloc_from(&[5.0f32], "beta")?);
+/// let affine = norm::Affine { gamma: Some(&gamma), beta: Some(&beta) };
+/// norm::normalise_fixed(&gpu, &x, (2, 1), (&mean, &var), affine, 0.0, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [5.0, 15.0]); // 10 (x - 1) / 2 + 5
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affine<'a> {
     /// Scale, `[cols]`.
@@ -182,6 +214,20 @@ fn finish(
 /// Takes statistics of `x` and normalises it by them into `y`, through ReLU if `relu`. Writes the means and biased
 /// variances of the groups, and the coefficients that [`normalise_grad`] needs.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::norm::{Affine, Dims, normalise};
+/// let dims = Dims { batch: 1, rows: 2, cols: 2, span: 1 }; // two pixels of two channels
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 10.0, 3.0, 30.0], "x")?, gpu.alloc(16, "y")?);
+/// let (mean, var) = (gpu.alloc(8, "mean")?, gpu.alloc(8, "var")?);
+/// let coef = gpu.alloc(4 * dims.coefficients() as u64, "coef")?;
+/// normalise(&gpu, &x, dims, Affine::default(), 0.0, false, (&y, &mean, &var, &coef))?;
+/// assert_eq!((gpu.read_as::<f32>(&mean)?, gpu.read_as::<f32>(&var)?), (vec![2.0, 20.0], vec![1.0, 100.0]));
+/// assert!(gpu.read_as::<f32>(&y)?.iter().zip([-1.0, -1.0, 1.0, 1.0]).all(|(y, to)| (y - to).abs() < 1e-6));
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn normalise(
@@ -206,6 +252,17 @@ pub fn normalise(
 }
 
 /// Normalises `[rows][cols]` by given means and variances `[cols]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::norm::{Affine, normalise_fixed};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 3.0, 5.0], "x")?, gpu.alloc(12, "y")?); // three rows of one column
+/// let (mean, var) = (gpu.alloc_from(&[1.0f32], "mean")?, gpu.alloc_from(&[4.0f32], "var")?);
+/// normalise_fixed(&gpu, &x, (3, 1), (&mean, &var), Affine::default(), 0.0, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 1.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -233,6 +290,22 @@ fn apply(gpu: &Gpu, x: &Storage, dims: Dims, coef: &Storage, relu: bool, y: &Sto
 }
 
 /// Gradients of [`normalise`] from `dy`, the gradient of `y`: always `dx`; those of gamma and beta, `[cols]`, if asked.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::norm::{Affine, Dims, normalise, normalise_grad};
+/// let dims = Dims { batch: 1, rows: 4, cols: 1, span: 1 };
+/// let x = gpu.alloc_from(&[-1.0f32, -1.0, 1.0, 1.0], "x")?;
+/// let [y, mean, var, coef, dx, dgamma, dbeta] = [16, 4, 4, 12, 16, 4, 4].map(|n| gpu.alloc(n, "norm"));
+/// # let (y, mean, var, coef, dx, dgamma, dbeta) = (y?, mean?, var?, coef?, dx?, dgamma?, dbeta?);
+/// normalise(&gpu, &x, dims, Affine::default(), 0.0, false, (&y, &mean, &var, &coef))?;
+/// let dy = gpu.alloc_from(&[1.0f32, 0.0, 0.0, 0.0], "dy")?;
+/// normalise_grad(&gpu, (&x, &dy), dims, (&var, &coef), 0.0, false, &dx, Some((&dgamma, &dbeta)))?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.5, -0.5, 0.0, 0.0]);
+/// assert_eq!((gpu.read_as::<f32>(&dgamma)?, gpu.read_as::<f32>(&dbeta)?), (vec![-1.0], vec![1.0]));
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -273,6 +346,17 @@ pub fn normalise_grad(
 /// `running = (1 - momentum) * running + momentum * statistic`, in place, for means and variances `[len]`; the variance
 /// over `n` elements is taken unbiased, times `n / (n - 1)` (and as it is where `n` is 1).
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (mean, var) = (gpu.alloc_from(&[2.0f32], "mean")?, gpu.alloc_from(&[1.0f32], "var")?); // over two elements
+/// let running = (gpu.alloc_from(&[0.0f32], "mean")?, gpu.alloc_from(&[1.0f32], "var")?);
+/// norm::update_running(&gpu, (&mean, &var), (&running.0, &running.1), 0.5, 2, 1)?;
+/// assert_eq!(gpu.read_as::<f32>(&running.0)?, [1.0]);
+/// assert_eq!(gpu.read_as::<f32>(&running.1)?, [1.5]); // half of 1, and half of 2 / (2 - 1)
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn update_running(
@@ -291,6 +375,16 @@ pub fn update_running(
 
 /// Layer norm of `rows` rows of `len` floats into `y`; `stat` (two floats a row) is for [`layer_norm_grad`].
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[1.0f32, 3.0, 10.0, 30.0], "x")?; // two rows of two
+/// let (y, stat) = (gpu.alloc(16, "y")?, gpu.alloc(16, "stat")?);
+/// norm::layer_norm(&gpu, &x, (2, 2), norm::Affine::default(), 0.0, (&y, &stat))?;
+/// assert!(gpu.read_as::<f32>(&y)?.iter().zip([-1.0, 1.0, -1.0, 1.0]).all(|(y, to)| (y - to).abs() < 1e-6));
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn layer_norm(
@@ -307,6 +401,21 @@ pub fn layer_norm(
 }
 
 /// Gradients of [`layer_norm`]: always `dx`; those of gamma and beta, `[len]`, if asked.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[-1.0f32, -1.0, 1.0, 1.0], "x")?; // one row
+/// let [y, stat, dx, dgamma, dbeta] = [16, 8, 16, 16, 16].map(|n| gpu.alloc(n, "norm"));
+/// # let (y, stat, dx, dgamma, dbeta) = (y?, stat?, dx?, dgamma?, dbeta?);
+/// norm::layer_norm(&gpu, &x, (1, 4), norm::Affine::default(), 0.0, (&y, &stat))?;
+/// let dy = gpu.alloc_from(&[1.0f32, 0.0, 0.0, 0.0], "dy")?;
+/// norm::layer_norm_grad(&gpu, (&x, &dy), (1, 4), None, &stat, &dx, Some((&dgamma, &dbeta)))?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.5, -0.5, 0.0, 0.0]);
+/// assert_eq!(gpu.read_as::<f32>(&dgamma)?, [-1.0, 0.0, 0.0, 0.0]);
+/// assert_eq!(gpu.read_as::<f32>(&dbeta)?, [1.0, 0.0, 0.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -334,6 +443,17 @@ pub fn layer_norm_grad(
 
 /// `dx` of [`layer_norm`] from what was kept of the normalised elements, `n` `[rows][len]` with 0 for the others, and
 /// `1 / sqrt(var + eps)` of each row: with `h = dy gamma`, `dx = (h - mean(h) - n mean(h n)) / sqrt(var + eps)`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let n = gpu.alloc_from(&[-1.0f32, 0.0, 0.0, 1.0], "n")?; // of -1, -1, 1, 1 the outer two were kept
+/// let dy = gpu.alloc_from(&[1.0f32, 0.0, 0.0, 0.0], "dy")?;
+/// let (deviation, dx) = (gpu.alloc_from(&[1.0f32], "deviation")?, gpu.alloc(16, "dx")?);
+/// norm::layer_norm_grad_kept(&gpu, (&n, &dy), (1, 4), None, &deviation, &dx)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.5, -0.25, -0.25, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -10,6 +10,15 @@ const GROUP: u64 = 1024;
 
 /// `to[i] += scale * from[i]` for the first `n` floats; what lies behind stays as it is.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (from, to) = (gpu.alloc_from(&[1.0f32, 2.0], "from")?, gpu.alloc_from(&[10.0f32, 10.0, 10.0], "to")?);
+/// optim::accumulate(&gpu, &from, &to, 2, 0.5)?;
+/// assert_eq!(gpu.read_as::<f32>(&to)?, [10.5, 11.0, 10.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn accumulate(gpu: &Gpu, from: &Storage, to: &Storage, n: usize, scale: f32) -> Result<()> {
@@ -18,6 +27,16 @@ pub fn accumulate(gpu: &Gpu, from: &Storage, to: &Storage, n: usize, scale: f32)
 }
 
 /// `to[i] *= mask[i]`; 0 where the mask is 0, whatever was there. `n` is a multiple of four.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mask = gpu.alloc_from(&[1.0f32, 0.0, 1.0, 0.0], "mask")?;
+/// let to = gpu.alloc_from(&[5.0f32, 6.0, 7.0, f32::NAN], "to")?;
+/// optim::mask(&gpu, &mask, &to, 4)?;
+/// assert_eq!(gpu.read_as::<f32>(&to)?, [5.0, 0.0, 7.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -28,6 +47,16 @@ pub fn mask(gpu: &Gpu, mask: &Storage, to: &Storage, n: usize) -> Result<()> {
 
 /// `average[i] += (1 - decay) * (x[i] - average[i])`. `n` is a multiple of four.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (x, average) = (gpu.alloc_from(&[4.0f32; 4], "x")?, gpu.alloc_from(&[0.0f32; 4], "average")?);
+/// optim::ema(&gpu, &x, &average, 4, 0.75)?;
+/// optim::ema(&gpu, &x, &average, 4, 0.75)?;
+/// assert_eq!(gpu.read_as::<f32>(&average)?, [1.75; 4]); // 1, then 1 + 3 / 4
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn ema(gpu: &Gpu, x: &Storage, average: &Storage, n: usize, decay: f32) -> Result<()> {
@@ -37,6 +66,22 @@ pub fn ema(gpu: &Gpu, x: &Storage, average: &Storage, n: usize, decay: f32) -> R
 }
 
 /// What a step reads and writes, over `n` floats (a multiple of 64): the flat buffers of an arena and its tables.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// // One parameter of 64 floats, trained.
+/// let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// let owners = gpu.alloc_from(&[0u32], "owners")?; // the only block is the first parameter's
+/// let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// # let partials = gpu.alloc(16, "partials")?;
+/// optim::prepare(&gpu, (&partials, 0), flat, 1, None, false, [0.0; 2])?; // no norm was taken
+/// optim::step(&gpu, optim::Rule::Sgd, flat, optim::Hyper { lr: 0.5, ..Default::default() })?;
+/// assert_eq!(gpu.read_as::<f32>(&values)?, [-0.5; 64]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Flat<'a> {
     /// Gradients.
@@ -56,13 +101,44 @@ pub struct Flat<'a> {
 /// Floats of [`Flat::scalars`] before those of the parameters: scale of the gradients, whether to apply the step, three
 /// unused, steps skipped, norm, steps applied. Then each parameter has two bias corrections, the steps it took before
 /// this one and its steps: a frozen one takes none. All zero at the start.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// // The scalars of an optimiser over three parameters.
+/// let scalars = gpu.alloc_from(&vec![0.0f32; optim::SCALARS + 4 * 3], "scalars")?;
+/// assert_eq!(scalars.bytes(), 4 * 20);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub const SCALARS: usize = 8;
 
 /// Most workgroups of [`norm`], and so the length of its result in pairs.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let partials = gpu.alloc(8 * optim::PARTIALS as u64, "partials")?; // room for any number of floats
+/// # assert_eq!(partials.bytes(), 8192);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub const PARTIALS: usize = 1024;
 
 /// The gradients' sum of squares and number of elements that are not finite, in parts: pairs of floats, at most
 /// [`PARTIALS`]. Frozen parameters do not count. Returns how many there are.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// let partials = gpu.alloc(8 * optim::PARTIALS as u64, "partials")?;
+/// assert_eq!(optim::norm(&gpu, flat, &partials)?, 1); // the 64 gradients are 1
+/// assert_eq!(gpu.read_as::<[f32; 2]>(&partials)?[0], [64.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -79,6 +155,22 @@ pub fn norm(gpu: &Gpu, flat: Flat, partials: &Storage) -> Result<usize> {
 /// Sets the scalars of the next step from the parts of a norm (`count` may be 0): the scale that brings the norm under
 /// `max_norm`, the bias corrections of the two `betas` for each of the `tensors` parameters, and with `skip` whether the
 /// step is skipped because an element is not finite.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// let partials = gpu.alloc_from(&[[64.0f32, 0.0]], "partials")?; // a norm of 8
+/// optim::prepare(&gpu, (&partials, 1), flat, 1, Some(4.0), true, [0.5, 0.75])?;
+/// let scalars = gpu.read_as::<f32>(flat.scalars)?;
+/// assert!((scalars[0] - 0.5).abs() < 1e-6); // brings it to 4
+/// assert_eq!(scalars[6..], [8.0, 1.0, 0.5, 0.25, 0.0, 1.0]); // norm, steps; corrections, steps before, steps
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -111,6 +203,26 @@ fn one_less(beta: f32) -> f32 {
 }
 
 /// The rules of [`step`], with the moments that each keeps.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// # let partials = gpu.alloc(16, "partials")?;
+/// use shadegrad_kernels::optim::{Hyper, Rule, prepare, step};
+/// let momentum = gpu.alloc_from(&[0.0f32; 64], "momentum")?;
+/// let hyper = Hyper { lr: 1.0, betas: [0.5, 0.0], dampening: Some(0.0), ..Hyper::default() };
+/// for values in [-1.0, -2.5] {
+///     prepare(&gpu, (&partials, 0), flat, 1, None, false, hyper.betas)?;
+///     step(&gpu, Rule::Momentum(&momentum), flat, hyper)?; // the gradients are 1
+///     assert_eq!(gpu.read_as::<f32>(flat.values)?, [values; 64]);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub enum Rule<'a> {
     /// Gradient descent.
@@ -130,15 +242,57 @@ pub enum Rule<'a> {
 }
 
 /// Nesterov's momentum.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// use shadegrad_kernels::optim::{CLIP, Hyper, NESTEROV};
+/// let hyper = Hyper { flags: NESTEROV | CLIP, lr: 0.1, clip: 1.0, betas: [0.9, 0.0], ..Hyper::default() };
+/// assert_eq!(hyper.flags, 1 + 8);
+/// ```
 pub const NESTEROV: u32 = 1;
 /// Weight decay apart from the gradient.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let adam_w = optim::Hyper { flags: optim::DECOUPLED, decay: 0.01, ..Default::default() };
+/// assert_eq!(adam_w.flags, 2);
+/// ```
 pub const DECOUPLED: u32 = 2;
 /// RMSprop with momentum.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let rmsprop = optim::Hyper { flags: optim::HAS_MOMENTUM, betas: [0.9, 0.99], ..Default::default() };
+/// assert_eq!(rmsprop.flags, 4);
+/// ```
 pub const HAS_MOMENTUM: u32 = 4;
 /// Clip gradients to `-clip..=clip`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// let clipped = optim::Hyper { flags: optim::CLIP, clip: 1.0, ..Default::default() };
+/// assert_eq!(clipped.flags, 8);
+/// ```
 pub const CLIP: u32 = 8;
 
 /// The numbers of a step.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// # let partials = gpu.alloc(16, "partials")?;
+/// use shadegrad_kernels::optim::{CLIP, Hyper, Rule, prepare, step};
+/// let hyper = Hyper { lr: 0.5, flags: CLIP, clip: 0.25, ..Hyper::default() };
+/// prepare(&gpu, (&partials, 0), flat, 1, None, false, hyper.betas)?;
+/// step(&gpu, Rule::Sgd, flat, hyper)?; // gradients of 1 become 0.25
+/// assert_eq!(gpu.read_as::<f32>(flat.values)?, [-0.125; 64]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hyper {
     /// Sum of the flags above.
@@ -180,6 +334,26 @@ fn step_params(n: usize, gx: u32, h: Hyper) -> s::StepParams {
 /// `eta |x| / (|grad| + decay |x| + eps)`; 1 where a norm is 0 or the parameter is not adapted. `sums` holds two floats
 /// a block, `spans` the first block and number of blocks of each of `tensors` parameters.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[2.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 2.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// # let partials = gpu.alloc(16, "partials")?;
+/// use shadegrad_kernels::optim::{Hyper, Rule, measure, prepare};
+/// // One parameter, adapted: 64 values of 2, gradients of 1.
+/// let momentum = gpu.alloc_from(&[0.0f32; 64], "momentum")?;
+/// let hyper = Hyper { eta: 0.25, ..Hyper::default() };
+/// prepare(&gpu, (&partials, 0), flat, 1, None, false, hyper.betas)?;
+/// let (sums, spans) = (gpu.alloc(8, "sums")?, gpu.alloc_from(&[[0u32, 1]], "spans")?);
+/// measure(&gpu, Rule::Lars(&momentum), flat, hyper, &sums, (&spans, 1))?;
+/// assert_eq!(gpu.read_as::<[f32; 4]>(flat.rows)?[0][3], 0.5); // 0.25 * 16 / 8
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn measure(
@@ -209,6 +383,25 @@ pub fn measure(
 }
 
 /// One step in place, after [`prepare`] (and [`measure`] for the two that adapt).
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let (values, grads) = (gpu.alloc_from(&[0.0f32; 64], "values")?, gpu.alloc_from(&[1.0f32; 64], "grads")?);
+/// # let owners = gpu.alloc_from(&[0u32], "owners")?;
+/// # let rows = gpu.alloc_from(&[[1.0f32, 1.0, 1.0, 1.0]], "rows")?;
+/// # let scalars = gpu.alloc_from(&[0.0f32; optim::SCALARS + 4], "scalars")?;
+/// # let flat = optim::Flat { grads: &grads, owners: &owners, rows: &rows, scalars: &scalars, values: &values, n: 64 };
+/// # let partials = gpu.alloc(16, "partials")?;
+/// use shadegrad_kernels::optim::{DECOUPLED, Hyper, Rule, prepare, step};
+/// let (m, v) = (gpu.alloc_from(&[0.0f32; 64], "m")?, gpu.alloc_from(&[0.0f32; 64], "v")?);
+/// let hyper = Hyper { flags: DECOUPLED, lr: 0.5, eps: 1e-8, betas: [0.9, 0.999], ..Hyper::default() };
+/// prepare(&gpu, (&partials, 0), flat, 1, None, false, hyper.betas)?;
+/// step(&gpu, Rule::Adam(&m, &v), flat, hyper)?;
+/// // Adam's first step is the rate, whatever the gradient's size.
+/// assert!(gpu.read_as::<f32>(flat.values)?.iter().all(|x| (x + 0.5).abs() < 1e-5));
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -15,6 +15,19 @@ const PARTIALS: usize = 1024;
 const RUN: usize = 2048;
 
 /// Functions `f(x, a)` of a tensor and one number `a` in device memory.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::parametric::{Parametric, forward};
+/// let (x, a) = (gpu.alloc_from(&[-1.0f32, 0.0, 2.0], "x")?, gpu.alloc_from(&[0.0f32], "a")?);
+/// let y = gpu.alloc(12, "y")?;
+/// for f in [Parametric::Crrelu, Parametric::Prelu] {
+///     forward(&gpu, f, &x, &a, &y, 3)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 0.0, 2.0]); // with a = 0 either is ReLU
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Parametric {
     /// `max(x, 0) + a x exp(-x^2 / 2)`.
@@ -34,6 +47,17 @@ impl Parametric {
 
 /// `y = f(x, a)` over `n` floats.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::parametric::{Parametric, forward};
+/// let (x, a) = (gpu.alloc_from(&[-4.0f32, 2.0], "x")?, gpu.alloc_from(&[0.25f32], "a")?);
+/// let y = gpu.alloc(8, "y")?;
+/// forward(&gpu, Parametric::Prelu, &x, &a, &y, 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [-1.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn forward(gpu: &Gpu, f: Parametric, x: &Storage, a: &Storage, y: &Storage, n: usize) -> Result<()> {
@@ -43,6 +67,19 @@ pub fn forward(gpu: &Gpu, f: Parametric, x: &Storage, a: &Storage, y: &Storage, 
 }
 
 /// `dx = dy * df/dx` over `n` floats, and `da`, one float: the sum of `dy * df/da`, added up in a tree.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::parametric::{Parametric, backward};
+/// let (x, a) = (gpu.alloc_from(&[-4.0f32, 2.0], "x")?, gpu.alloc_from(&[0.25f32], "a")?);
+/// let dy = gpu.alloc_from(&[1.0f32, 1.0], "dy")?;
+/// let (dx, da) = (gpu.alloc(8, "dx")?, gpu.alloc(4, "da")?);
+/// backward(&gpu, Parametric::Prelu, [&x, &a, &dy], [&dx, &da], 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.25, 1.0]);
+/// assert_eq!(gpu.read_as::<f32>(&da)?, [-4.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -61,6 +98,21 @@ pub fn backward(gpu: &Gpu, f: Parametric, [x, a, dy]: [&Storage; 3], [dx, da]: [
 }
 
 /// What [`piecewise`] writes.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::parametric::{Piecewise, piecewise};
+/// // |x| by its values at -1, 0 and 1.
+/// let points = gpu.alloc_from(&[-1.0f32, 0.0, 1.0], "points")?;
+/// let values = gpu.alloc_from(&[1.0f32, 0.0, 1.0], "values")?;
+/// let (x, y) = (gpu.alloc_from(&[-3.0f32, 0.0], "x")?, gpu.alloc(8, "y")?);
+/// piecewise(&gpu, Piecewise::Value, &x, (&points, &values, 3), &y, 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0, 0.0]);
+/// piecewise(&gpu, Piecewise::Slope, &x, (&points, &values, 3), &y, 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [-1.0, 1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Piecewise {
     /// The function.
@@ -71,6 +123,18 @@ pub enum Piecewise {
 
 /// The straight lines between the points `(grid[i], values[i])`, `knots >= 2` of them with rising `grid`, at the `n`
 /// floats of `x`. The first and the last line go on beyond the grid.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::parametric::{Piecewise, piecewise};
+/// let points = gpu.alloc_from(&[0.0f32, 1.0, 2.0], "points")?;
+/// let values = gpu.alloc_from(&[0.0f32, 1.0, 0.0], "values")?; // a hat
+/// let (x, y) = (gpu.alloc_from(&[0.5f32, 1.5, 3.0], "x")?, gpu.alloc(12, "y")?);
+/// piecewise(&gpu, Piecewise::Value, &x, (&points, &values, 3), &y, 3)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.5, 0.5, -1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -8,6 +8,22 @@ use crate::memory::Storage;
 use crate::{Gpu, Result};
 
 /// The windows of a pooling.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::pool::{Pool, Windows, avg};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc(8, "y")?); // 1 x 3
+/// for (windows, means) in [
+///     (Windows::Adaptive, [1.5, 2.5]), // two windows that share a pixel
+///     (Windows::Fixed([1, 2], [1, 2], [0, 1]), [0.5, 2.5]),
+///     (Windows::Inside([1, 2], [1, 2], [0, 1]), [1.0, 2.5]), // the padding does not count
+/// ] {
+///     avg(&gpu, &Pool { n: 1, size: [1, 3], c: 1, out: [1, 2], windows }, &x, &y)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, means);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Windows {
     /// Kernel, stride and padding, each (rows, columns).
@@ -19,6 +35,19 @@ pub enum Windows {
 }
 
 /// Sizes of a pooling: images `[n, h, w, c]` and results `[n, oh, ow, c]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::pool::{Pool, Windows, avg};
+/// // Halves the side of one image of 4 x 4.
+/// let windows = Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// let p = Pool { n: 1, size: [4, 4], c: 1, out: [2, 2], windows };
+/// let (x, y) = (gpu.alloc_from(&[3.0f32; 16], "x")?, gpu.alloc(16, "y")?);
+/// avg(&gpu, &p, &x, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0; 4]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Images.
@@ -98,6 +127,18 @@ impl Pool {
 
 /// Largest element of every window, and its pixel `iy * w + ix` (the first on ties).
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let windows = pool::Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// # let p = pool::Pool { n: 1, size: [2, 2], c: 1, out: [1, 1], windows };
+/// let x = gpu.alloc_from(&[1.0f32, 5.0, 3.0, 4.0], "x")?; // 2 x 2, one window
+/// let (y, arg) = (gpu.alloc(4, "y")?, gpu.alloc(4, "arg")?);
+/// pool::max(&gpu, &p, &x, &y, &arg)?;
+/// assert_eq!((gpu.read_as::<f32>(&y)?, gpu.read_as::<u32>(&arg)?), (vec![5.0], vec![1]));
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn max(gpu: &Gpu, p: &Pool, x: &Storage, y: &Storage, arg: &Storage) -> Result<()> {
@@ -109,6 +150,18 @@ pub fn max(gpu: &Gpu, p: &Pool, x: &Storage, y: &Storage, arg: &Storage) -> Resu
 
 /// The elements of `x` at the pixels that [`max`] found.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let windows = pool::Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// # let p = pool::Pool { n: 1, size: [2, 2], c: 1, out: [1, 1], windows };
+/// let x = gpu.alloc_from(&[10.0f32, 20.0, 30.0, 40.0], "x")?; // 2 x 2, one window
+/// let (arg, y) = (gpu.alloc_from(&[1u32], "arg")?, gpu.alloc(4, "y")?);
+/// pool::pick(&gpu, &p, &x, &arg, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [20.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn pick(gpu: &Gpu, p: &Pool, x: &Storage, arg: &Storage, y: &Storage) -> Result<()> {
@@ -117,6 +170,18 @@ pub fn pick(gpu: &Gpu, p: &Pool, x: &Storage, arg: &Storage, y: &Storage) -> Res
 }
 
 /// The adjoint of [`pick`]: the gradient of [`max`].
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let windows = pool::Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// # let p = pool::Pool { n: 1, size: [2, 2], c: 1, out: [1, 1], windows };
+/// let (dy, arg) = (gpu.alloc_from(&[7.0f32], "dy")?, gpu.alloc_from(&[1u32], "arg")?);
+/// let dx = gpu.alloc(16, "dx")?; // 2 x 2, one window
+/// pool::unmax(&gpu, &p, &dy, &arg, &dx)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.0, 7.0, 0.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -133,6 +198,18 @@ pub fn unmax(gpu: &Gpu, p: &Pool, dy: &Storage, arg: &Storage, dx: &Storage) -> 
 
 /// Sum of every window over its area; padding counts as zeros, or not at all if the windows are `Inside`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let windows = pool::Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// # let p = pool::Pool { n: 1, size: [2, 2], c: 1, out: [1, 1], windows };
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?; // 2 x 2, one window
+/// let y = gpu.alloc(4, "y")?;
+/// pool::avg(&gpu, &p, &x, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [2.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn avg(gpu: &Gpu, p: &Pool, x: &Storage, y: &Storage) -> Result<()> {
@@ -145,6 +222,17 @@ pub fn avg(gpu: &Gpu, p: &Pool, x: &Storage, y: &Storage) -> Result<()> {
 }
 
 /// The adjoint of [`avg`].
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let windows = pool::Windows::Fixed([2, 2], [2, 2], [0, 0]);
+/// # let p = pool::Pool { n: 1, size: [2, 2], c: 1, out: [1, 1], windows };
+/// let (dy, dx) = (gpu.alloc_from(&[4.0f32], "dy")?, gpu.alloc(16, "dx")?); // 2 x 2, one window
+/// pool::unavg(&gpu, &p, &dy, &dx)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [1.0; 4]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

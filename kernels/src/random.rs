@@ -13,6 +13,19 @@ use crate::{Gpu, Result};
 const GROUP: u64 = 256 * 4;
 
 /// A random sequence: Philox key and upper half of its counter.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::random::{Source, bits};
+/// let (x, y) = (gpu.alloc(16, "x")?, gpu.alloc(16, "y")?);
+/// bits(&gpu, Source { seed: 1, stream: 0 }, &x, 4)?;
+/// bits(&gpu, Source { seed: 1, stream: 0 }, &y, 4)?;
+/// assert_eq!(gpu.read(&x)?, gpu.read(&y)?);
+/// bits(&gpu, Source { seed: 1, stream: 1 }, &y, 4)?;
+/// assert_ne!(gpu.read(&x)?, gpu.read(&y)?);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The key.
@@ -54,6 +67,17 @@ fn draw(
 
 /// The words themselves, `n` of them, as `u32`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::random::{Source, bits};
+/// let x = gpu.alloc(16, "x")?;
+/// bits(&gpu, Source { seed: 0, stream: 0 }, &x, 4)?;
+/// // Philox4x32-10 for key and counter 0.
+/// assert_eq!(gpu.read_as::<u32>(&x)?, [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`]; so for all functions here.
 pub fn bits(gpu: &Gpu, s: Source, to: &Storage, n: usize) -> Result<()> {
@@ -61,6 +85,18 @@ pub fn bits(gpu: &Gpu, s: Source, to: &Storage, n: usize) -> Result<()> {
 }
 
 /// Uniform floats in `[lo, hi)`, 24 bits of randomness each; exact for 0 and 1.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::random::{Source, uniform};
+/// let x = gpu.alloc(4 * 100, "x")?;
+/// uniform(&gpu, Source { seed: 0, stream: 0 }, &x, 100, 0.0, 1.0)?;
+/// let x = gpu.read_as::<f32>(&x)?;
+/// assert!(x.iter().all(|v| (0.0..1.0).contains(v)));
+/// assert_eq!(x[0], 0x0066_27e8 as f32 / 16_777_216.0); // 24 bits of the first word
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn uniform(gpu: &Gpu, s: Source, to: &Storage, n: usize, lo: f32, hi: f32) -> Result<()> {
     draw(gpu, &k::RANDOM_UNIFORM, s, to, n, |p| {
         (p.a, p.b, p.c) = (lo, hi - lo, if hi > lo { hi.next_down() } else { lo });
@@ -68,16 +104,49 @@ pub fn uniform(gpu: &Gpu, s: Source, to: &Storage, n: usize, lo: f32, hi: f32) -
 }
 
 /// Normal floats.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::random::{Source, normal};
+/// let x = gpu.alloc(4 * 4096, "x")?;
+/// normal(&gpu, Source { seed: 1, stream: 0 }, &x, 4096, 10.0, 2.0)?;
+/// let x = gpu.read_as::<f32>(&x)?;
+/// assert!((x.iter().sum::<f32>() / 4096.0 - 10.0).abs() < 0.15);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn normal(gpu: &Gpu, s: Source, to: &Storage, n: usize, mean: f32, std: f32) -> Result<()> {
     draw(gpu, &k::RANDOM_NORMAL, s, to, n, |p| (p.a, p.b) = (mean, std))
 }
 
 /// 1 with probability `p`, else 0.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::random::{Source, bernoulli};
+/// let x = gpu.alloc(16, "x")?;
+/// bernoulli(&gpu, Source { seed: 0, stream: 0 }, &x, 4, 0.5)?;
+/// assert_eq!(gpu.read_as::<f32>(&x)?, [1.0, 0.0, 0.0, 0.0]); // of the words the first alone is below 2^31
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn bernoulli(gpu: &Gpu, s: Source, to: &Storage, n: usize, p: f32) -> Result<()> {
     draw(gpu, &k::RANDOM_BERNOULLI, s, to, n, |params| params.threshold = threshold(p))
 }
 
 /// `y = 0` with probability `p`, else `x / (1 - p)`, for `n` elements; one decision for each run of `inner` elements.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let source = random::Source { seed: 0, stream: 0 };
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?, gpu.alloc(16, "y")?);
+/// random::drop(&gpu, source, &x, &y, 4, 1, 0.5)?; // element by element
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 4.0, 6.0, 8.0]);
+/// random::drop(&gpu, source, &x, &y, 4, 2, 0.5)?; // by pairs
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 0.0, 6.0, 8.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub fn drop(gpu: &Gpu, s: Source, x: &Storage, y: &Storage, n: usize, inner: usize, p: f32) -> Result<()> {
     let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
     let a = if p < 1.0 { (1.0 / (1.0 - f64::from(p))) as f32 } else { 0.0 };

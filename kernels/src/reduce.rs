@@ -19,6 +19,18 @@ const THREADS: usize = 1 << 15;
 const THREADS_SOFTWARE: usize = 1 << 11;
 
 /// Reductions to a value.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::reduce::{Reduce, reduce};
+/// let (x, y) = (gpu.alloc_from(&[3.0f32, -1.0, 2.0], "x")?, gpu.alloc(4, "y")?);
+/// for (f, result) in [(Reduce::Sum, 4.0), (Reduce::Max, 3.0), (Reduce::Min, -1.0)] {
+///     reduce(&gpu, f, &x, &y, [1, 3, 1], 1.0)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, [result]);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reduce {
     /// The sum.
@@ -30,6 +42,17 @@ pub enum Reduce {
 }
 
 /// Reductions to a value and the index of its first occurrence.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::reduce::{ArgReduce, Index, arg};
+/// let x = gpu.alloc_from(&[2.0f32, 5.0, 5.0, -1.0], "x")?;
+/// let (y, i) = (gpu.alloc(4, "y")?, gpu.alloc(4, "i")?);
+/// arg(&gpu, ArgReduce::Max, &x, None, (&y, &i), [1, 4, 1], Index::Flat)?;
+/// assert_eq!((gpu.read_as::<f32>(&y)?, gpu.read_as::<u32>(&i)?), (vec![5.0], vec![1]));
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ArgReduce {
     /// The largest; NaN before all.
@@ -174,6 +197,19 @@ impl Reduce {
 ///
 /// `y[o][i] = scale * reduce_l x[o][l][i]` (the scale is for sums only).
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::reduce::{Reduce, reduce};
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], "x")?; // [2, 3]
+/// let (rows, columns) = (gpu.alloc(8, "rows")?, gpu.alloc(12, "columns")?);
+/// reduce(&gpu, Reduce::Sum, &x, &rows, [2, 3, 1], 1.0)?;
+/// assert_eq!(gpu.read_as::<f32>(&rows)?, [6.0, 15.0]);
+/// reduce(&gpu, Reduce::Sum, &x, &columns, [1, 2, 3], 0.5)?; // the mean of two rows
+/// assert_eq!(gpu.read_as::<f32>(&columns)?, [2.5, 3.5, 4.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn reduce(
@@ -242,9 +278,35 @@ impl ArgReduce {
 }
 
 /// Values and indices, each one word per element.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_kernels::reduce::{ArgReduce, Index, arg};
+/// let x = gpu.alloc_from(&[4.0f32, 9.0, 7.0, 3.0], "x")?;
+/// let (values, indices) = (gpu.alloc(8, "values")?, gpu.alloc(8, "indices")?);
+/// let to: reduce::Pairs = (&values, &indices);
+/// arg(&gpu, ArgReduce::Min, &x, None, to, [2, 2, 1], Index::Flat)?;
+/// assert_eq!(gpu.read_as::<f32>(&values)?, [4.0, 3.0]);
+/// assert_eq!(gpu.read_as::<u32>(&indices)?, [0, 3]);
+/// # Ok::<(), GpuError>(())
+/// ```
 pub type Pairs<'a> = (&'a Storage, &'a Storage);
 
 /// What [`arg`] writes for element `i` of the tensor that the first of all passes read.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::reduce::{ArgReduce, Index, arg};
+/// let x = gpu.alloc_from(&[1.0f32, 2.0, 4.0, 3.0], "x")?; // [2, 2], by rows
+/// let (y, i) = (gpu.alloc(8, "y")?, gpu.alloc(8, "i")?);
+/// arg(&gpu, ArgReduce::Max, &x, None, (&y, &i), [2, 2, 1], Index::Flat)?;
+/// assert_eq!(gpu.read_as::<u32>(&i)?, [1, 2]);
+/// arg(&gpu, ArgReduce::Max, &x, None, (&y, &i), [2, 2, 1], Index::Along { len: 2, inner: 1 })?;
+/// assert_eq!(gpu.read_as::<u32>(&i)?, [1, 0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
     /// `i`.
@@ -260,6 +322,18 @@ pub enum Index {
 
 /// The best of each group and its index, the lowest on ties. `indices` are those of an earlier call with
 /// [`Index::Flat`], whose values are `x`; without them the elements of `x` are counted. `len` must not be 0.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::reduce::{ArgReduce, Index, arg};
+/// let logits = gpu.alloc_from(&[0.5f32, 2.0, 1.0, 3.0, 0.0, 3.0], "logits")?; // [2, 3]
+/// let (best, class) = (gpu.alloc(8, "best")?, gpu.alloc(8, "class")?);
+/// arg(&gpu, ArgReduce::Max, &logits, None, (&best, &class), [2, 3, 1], Index::Along { len: 3, inner: 1 })?;
+/// assert_eq!(gpu.read_as::<f32>(&best)?, [2.0, 3.0]);
+/// assert_eq!(gpu.read_as::<u32>(&class)?, [1, 0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -8,6 +8,21 @@ use crate::memory::Storage;
 use crate::{Class, Gpu, Result};
 
 /// How a resized image samples the original.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Mode, Resize, resize};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0], "x")?, gpu.alloc(16, "y")?);
+/// for (mode, row) in [
+///     (Mode::Nearest, [1.0, 1.0, 2.0, 2.0]),
+///     (Mode::Bilinear, [1.0, 1.25, 1.75, 2.0]),
+/// ] {
+///     resize(&gpu, &Resize { n: 1, size: [1, 2], c: 1, out: [1, 4], mode }, &x, &y)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, row);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Pixel `floor(o * size / outputs)`.
@@ -19,6 +34,17 @@ pub enum Mode {
 }
 
 /// Sizes of a change of size: images `[n, h, w, c]` and results `[n, oh, ow, c]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Mode, Resize, resize};
+/// let wider = Resize { n: 1, size: [1, 2], c: 1, out: [1, 3], mode: Mode::BilinearCorners };
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 3.0], "x")?, gpu.alloc(12, "y")?);
+/// resize(&gpu, &wider, &x, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 2.0, 3.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resize {
     /// Images.
@@ -79,6 +105,17 @@ impl Resize {
 
 /// `y [n, oh, ow, c]` from `x [n, h, w, c]`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Mode, Resize, resize};
+/// let half = Resize { n: 1, size: [2, 2], c: 1, out: [1, 1], mode: Mode::Bilinear };
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "x")?, gpu.alloc(4, "y")?);
+/// resize(&gpu, &half, &x, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [2.5]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn resize(gpu: &Gpu, r: &Resize, x: &Storage, y: &Storage) -> Result<()> {
@@ -87,6 +124,17 @@ pub fn resize(gpu: &Gpu, r: &Resize, x: &Storage, y: &Storage) -> Result<()> {
 
 /// The adjoint of [`resize`]: `dx [n, h, w, c]` from `dy [n, oh, ow, c]`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Mode, Resize, unresize};
+/// let wider = Resize { n: 1, size: [1, 2], c: 1, out: [1, 4], mode: Mode::Nearest };
+/// let (dy, dx) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0, 4.0], "dy")?, gpu.alloc(8, "dx")?);
+/// unresize(&gpu, &wider, &dy, &dx)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [3.0, 7.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn unresize(gpu: &Gpu, r: &Resize, dy: &Storage, dx: &Storage) -> Result<()> {
@@ -94,6 +142,19 @@ pub fn unresize(gpu: &Gpu, r: &Resize, dy: &Storage, dx: &Storage) -> Result<()>
 }
 
 /// Sizes of a sampling: images `[n, h, w, c]` at `m` positions each.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Sample, sample};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 3.0], "x")?, gpu.alloc(4, "y")?); // 1 x 2
+/// let right = gpu.alloc_from(&[1.0f32, 0.0], "grid")?; // the edge, half a pixel beyond the last centre
+/// for (border, value) in [(true, 3.0), (false, 1.5)] {
+///     sample(&gpu, &Sample { n: 1, size: [1, 2], c: 1, m: 1, border }, &x, &right, &y)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, [value]);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Images.
@@ -132,6 +193,19 @@ impl Sample {
 
 /// `y [n, m, c]`: `x` at the positions `grid [n, m, 2]` of (column, row) in -1..1.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Sample, sample};
+/// let s = Sample { n: 1, size: [1, 2], c: 1, m: 2, border: true };
+/// let x = gpu.alloc_from(&[1.0f32, 3.0], "x")?;
+/// let grid = gpu.alloc_from(&[[-0.5f32, 0.0], [0.0, 0.0]], "grid")?; // the left pixel, and between both
+/// let y = gpu.alloc(8, "y")?;
+/// sample(&gpu, &s, &x, &grid, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn sample(gpu: &Gpu, s: &Sample, x: &Storage, grid: &Storage, y: &Storage) -> Result<()> {
@@ -140,6 +214,18 @@ pub fn sample(gpu: &Gpu, s: &Sample, x: &Storage, grid: &Storage, y: &Storage) -
 }
 
 /// Gradient of [`sample`] for the grid.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Sample, sample_grid};
+/// let s = Sample { n: 1, size: [1, 2], c: 1, m: 1, border: true };
+/// let (x, grid) = (gpu.alloc_from(&[1.0f32, 3.0], "x")?, gpu.alloc_from(&[0.0f32, 0.0], "grid")?);
+/// let (dy, dgrid) = (gpu.alloc_from(&[1.0f32], "dy")?, gpu.alloc(8, "dgrid")?);
+/// sample_grid(&gpu, &s, &x, &grid, &dy, &dgrid)?;
+/// assert_eq!(gpu.read_as::<f32>(&dgrid)?[0], 2.0); // two units of the grid are two pixels
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -150,6 +236,18 @@ pub fn sample_grid(gpu: &Gpu, s: &Sample, x: &Storage, grid: &Storage, dy: &Stor
 
 /// Gradient of [`sample`] for `x`. Every image's positions are taken one after the other, so that the result repeats bit
 /// for bit; channels, images and ranges of pixels are independent.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Sample, sample_x};
+/// let s = Sample { n: 1, size: [1, 2], c: 1, m: 1, border: true };
+/// let grid = gpu.alloc_from(&[0.0f32, 0.0], "grid")?; // between both pixels
+/// let (dy, dx) = (gpu.alloc_from(&[4.0f32], "dy")?, gpu.alloc(8, "dx")?);
+/// sample_x(&gpu, &s, &grid, &dy, &dx)?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [2.0, 2.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -172,6 +270,20 @@ pub fn sample_x(gpu: &Gpu, s: &Sample, grid: &Storage, dy: &Storage, dx: &Storag
 
 /// For every position of a grid: its four pixels counted over all images `index [4, n m]`, whether they are inside
 /// `mask [4, n m]` (1 or 0), and the column and row up and left of it `low [n m, 2]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::resize::{Sample, corners};
+/// let s = Sample { n: 1, size: [2, 2], c: 1, m: 1, border: false };
+/// let grid = gpu.alloc_from(&[0.0f32, 0.0], "grid")?; // the middle of 2 x 2 pixels
+/// let (index, mask, low) = (gpu.alloc(16, "index")?, gpu.alloc(16, "mask")?, gpu.alloc(8, "low")?);
+/// corners(&gpu, &s, &grid, [&index, &mask, &low])?;
+/// assert_eq!(gpu.read_as::<u32>(&index)?, [0, 1, 2, 3]);
+/// assert_eq!(gpu.read_as::<f32>(&mask)?, [1.0; 4]);
+/// assert_eq!(gpu.read_as::<f32>(&low)?, [0.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

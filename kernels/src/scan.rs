@@ -13,6 +13,16 @@ const GROUP: u64 = 256;
 const BLOCK: usize = 1024;
 
 /// Running sums of a lane.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::scan::{Direction, cumsum};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0], "x")?, gpu.alloc(12, "y")?);
+/// cumsum(&gpu, &x, &y, [1, 3, 1], Direction { reverse: true, exclusive: true })?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [5.0, 3.0, 0.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Direction {
     /// From the end to the start.
@@ -23,6 +33,16 @@ pub struct Direction {
 
 /// `y[o][l][i] = sum of x[o][..=l][i]`, or as `direction` says. Long lanes are cut into chunks whose totals are summed
 /// first.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::scan::{Direction, cumsum};
+/// let (x, y) = (gpu.alloc_from(&[1.0f32, 2.0, 3.0, 10.0, 20.0, 30.0], "x")?, gpu.alloc(24, "y")?);
+/// cumsum(&gpu, &x, &y, [2, 3, 1], Direction::default())?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 3.0, 6.0, 10.0, 30.0, 60.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -61,6 +81,17 @@ pub fn cumsum(
 
 /// The first `count` of each lane in order, with their places in the lane; equal elements stay in their order, NaN counts
 /// as the largest.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[3.0f32, 1.0, 2.0], "x")?;
+/// let (y, places) = (gpu.alloc(8, "y")?, gpu.alloc(8, "places")?);
+/// scan::sort(&gpu, &x, [&y, &places], [1, 3, 1], 2, true)?; // the two largest
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [3.0, 2.0]);
+/// assert_eq!(gpu.read_as::<u32>(&places)?, [0, 2]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -126,6 +157,16 @@ fn pick_params(gpu: &Gpu, [outer, len, inner]: [usize; 3], count: usize) -> Resu
 
 /// `y[o][c][i] = x[o][places[o][c][i]][i]` for `count` places a lane.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let x = gpu.alloc_from(&[10.0f32, 20.0, 30.0], "x")?;
+/// let (places, y) = (gpu.alloc_from(&[2u32, 0], "places")?, gpu.alloc(8, "y")?);
+/// scan::take(&gpu, &x, &places, &y, [1, 3, 1], 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [30.0, 10.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn take(gpu: &Gpu, x: &Storage, places: &Storage, y: &Storage, dims: [usize; 3], count: usize) -> Result<()> {
@@ -134,6 +175,16 @@ pub fn take(gpu: &Gpu, x: &Storage, places: &Storage, y: &Storage, dims: [usize;
 }
 
 /// `x[o][places[o][c][i]][i] = y[o][c][i]`, the other elements 0; no place may come twice in a lane.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let y = gpu.alloc_from(&[5.0f32, 6.0], "y")?;
+/// let (places, x) = (gpu.alloc_from(&[2u32, 0], "places")?, gpu.alloc(12, "x")?);
+/// scan::put(&gpu, &y, &places, &x, [1, 3, 1], 2)?;
+/// assert_eq!(gpu.read_as::<f32>(&x)?, [6.0, 0.0, 5.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

@@ -81,6 +81,17 @@ static DSOFT_COL: ColTable<2> = [&k::DSOFTMAX_COL_SOFT_1, &k::DSOFTMAX_COL_SOFT_
 static DLOG_COL: ColTable<2> = [&k::DSOFTMAX_COL_LOG_1, &k::DSOFTMAX_COL_LOG_4];
 
 /// `[outer][len][inner]`; the axis is the middle. No length may be zero.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::softmax::{Lanes, softmax};
+/// let x = gpu.alloc_from(&[0.0f32; 6], "x")?; // [2, 3]
+/// let y = gpu.alloc(24, "y")?;
+/// softmax(&gpu, false, &x, &y, Lanes { outer: 1, len: 2, inner: 3 })?; // along the first axis
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.5; 6]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes {
     /// Product of the lengths before the axis.
@@ -93,6 +104,17 @@ pub struct Lanes {
 
 /// `y = softmax(x)`, or its logarithm if `log`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::softmax::{Lanes, softmax};
+/// let x = gpu.alloc_from(&[0.0f32, 3f32.ln()], "x")?;
+/// let y = gpu.alloc(8, "y")?;
+/// softmax(&gpu, false, &x, &y, Lanes { outer: 1, len: 2, inner: 1 })?;
+/// assert!(gpu.read_as::<f32>(&y)?.iter().zip([0.25, 0.75]).all(|(y, to)| (y - to).abs() < 1e-6));
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn softmax(gpu: &Gpu, log: bool, x: &Storage, y: &Storage, lanes: Lanes) -> Result<()> {
@@ -100,6 +122,17 @@ pub fn softmax(gpu: &Gpu, log: bool, x: &Storage, y: &Storage, lanes: Lanes) -> 
 }
 
 /// The gradient of [`softmax`] from its result `y` and that result's gradient `dy`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::softmax::{Lanes, softmax_grad};
+/// let y = gpu.alloc_from(&[0.5f32, 0.5], "y")?; // the result of `softmax`
+/// let (dy, dx) = (gpu.alloc_from(&[1.0f32, 0.0], "dy")?, gpu.alloc(8, "dx")?);
+/// softmax_grad(&gpu, false, &y, &dy, &dx, Lanes { outer: 1, len: 2, inner: 1 })?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.25, -0.25]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

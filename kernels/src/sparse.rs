@@ -7,6 +7,21 @@ use crate::memory::Storage;
 use crate::{Class, Gpu, Result};
 
 /// The entries of a sparse matrix row by row, each row by rising column.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// // [[0, 2, 0], [3, 0, 4]] by rows: the first row has entry 0, the second entries 1 and 2.
+/// let start = gpu.alloc_from(&[0u32, 1, 3], "start")?;
+/// let column = gpu.alloc_from(&[1u32, 0, 2], "column")?;
+/// let entries = sparse::Entries { start: &start, column: &column, via: None };
+/// let value = gpu.alloc_from(&[2.0f32, 3.0, 4.0], "value")?;
+/// # let (x, y) = (gpu.alloc_from(&[1.0f32, 10.0, 100.0], "x")?, gpu.alloc(8, "y")?);
+/// # let sizes = sparse::Sizes { batch: 1, inputs: 3, outputs: 2, entries: 3 };
+/// sparse::apply(&gpu, &sizes, entries, &x, &value, None, &y)?; // to one sample, 1, 10, 100
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [20.0, 403.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Entries<'a> {
     /// The first entry of every row; at the end the number of entries.
@@ -18,6 +33,19 @@ pub struct Entries<'a> {
 }
 
 /// Sizes of a product.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let sizes = sparse::Sizes { batch: 1, inputs: 2, outputs: 2, entries: 2 }; // a permutation
+/// let (start, column) = (gpu.alloc_from(&[0u32, 1, 2], "start")?, gpu.alloc_from(&[1u32, 0], "column")?);
+/// let entries = sparse::Entries { start: &start, column: &column, via: None };
+/// let (x, value) = (gpu.alloc_from(&[7.0f32, 8.0], "x")?, gpu.alloc_from(&[1.0f32, 1.0], "value")?);
+/// let y = gpu.alloc(8, "y")?;
+/// sparse::apply(&gpu, &sizes, entries, &x, &value, None, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [8.0, 7.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Samples.
@@ -91,6 +119,20 @@ fn samples_last(gpu: &Gpu, x: &Storage, batch: usize, features: usize) -> Result
 /// `y[b, o] = sum_e value[e] x[b, column[e]] + bias[o]` over the entries of row `o`, for `x` of `[batch][inputs]` and `y`
 /// of `[batch][outputs]`. There must be samples and outputs.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::sparse::{Entries, Sizes, apply};
+/// // [[0, 2], [3, 0]], with a bias of 1, to one sample.
+/// let (start, column) = (gpu.alloc_from(&[0u32, 1, 2], "start")?, gpu.alloc_from(&[1u32, 0], "column")?);
+/// let entries = Entries { start: &start, column: &column, via: None };
+/// let (value, bias) = (gpu.alloc_from(&[2.0f32, 3.0], "value")?, gpu.alloc_from(&[1.0f32, 1.0], "bias")?);
+/// let (x, y) = (gpu.alloc_from(&[10.0f32, 20.0], "x")?, gpu.alloc(8, "y")?);
+/// apply(&gpu, &Sizes { batch: 1, inputs: 2, outputs: 2, entries: 2 }, entries, &x, &value, Some(&bias), &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [41.0, 31.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn apply(
@@ -129,6 +171,21 @@ pub fn apply(
 
 /// Of each entry the sum over samples of `g[b, row] x[b, column]`, for `g` of `[batch][outputs]`: the gradient of its
 /// value. `row` has the row of each entry. There must be samples and entries, and `entries.via` is not used.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::sparse::{Entries, Sizes, outer};
+/// // Entries at (0, 1) and (1, 0).
+/// let (start, column) = (gpu.alloc_from(&[0u32, 1, 2], "start")?, gpu.alloc_from(&[1u32, 0], "column")?);
+/// let row = gpu.alloc_from(&[0u32, 1], "row")?;
+/// let entries = Entries { start: &start, column: &column, via: None };
+/// let (x, g) = (gpu.alloc_from(&[10.0f32, 20.0], "x")?, gpu.alloc_from(&[1.0f32, 5.0], "g")?);
+/// let d = gpu.alloc(8, "d")?;
+/// outer(&gpu, &Sizes { batch: 1, inputs: 2, outputs: 2, entries: 2 }, entries, &row, &x, &g, &d)?;
+/// assert_eq!(gpu.read_as::<f32>(&d)?, [20.0, 50.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

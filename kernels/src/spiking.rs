@@ -9,6 +9,26 @@ use crate::memory::Storage;
 use crate::{Gpu, Result};
 
 /// What stands for the derivative of a spike with respect to `z = u / threshold - 1`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_kernels::spiking::{Lif, Surrogate, backward};
+/// # let lif = |surrogate| Lif { steps: 1, neurons: 1, hard_reset: false, through_reset: false, surrogate };
+/// # let (x, dy) = (gpu.alloc_from(&[1.0f32], "x")?, gpu.alloc_from(&[1.0f32], "dy")?);
+/// # let (threshold, leak) = (gpu.alloc_from(&[1.0f32], "threshold")?, gpu.alloc_from(&[0.5f32], "leak")?);
+/// # let (dx, dthreshold, dleak) = (gpu.alloc(4, "dx")?, gpu.alloc(4, "dthreshold")?, gpu.alloc(4, "dleak")?);
+/// // The slope of a neuron that reaches its threshold of 1 exactly: the height of each.
+/// for (surrogate, height) in [
+///     (Surrogate::Linear { gamma: 0.5 }, 0.5),
+///     (Surrogate::Atan { alpha: 2.0 }, 1.0),
+///     (Surrogate::Sigmoid { alpha: 4.0 }, 1.0),
+/// ] {
+///     backward(&gpu, &lif(surrogate), &x, [&threshold, &leak], None, &dy, &dx, [&dthreshold, &dleak])?;
+///     assert_eq!(gpu.read_as::<f32>(&dx)?, [height]);
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Surrogate {
     /// `gamma max(0, 1 - |z|)` (Bellec et al., 2018).
@@ -29,6 +49,21 @@ pub enum Surrogate {
 }
 
 /// How neurons behave; all share one threshold and one leak.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::spiking::{Lif, Surrogate, forward};
+/// let surrogate = Surrogate::Linear { gamma: 0.5 };
+/// let (x, y) = (gpu.alloc_from(&[1.5f32, 0.75], "x")?, gpu.alloc(8, "y")?); // two steps of one neuron
+/// let (threshold, leak) = (gpu.alloc_from(&[1.0f32], "threshold")?, gpu.alloc_from(&[1.0f32], "leak")?);
+/// for (hard_reset, spikes) in [(true, [1.0, 0.0]), (false, [1.0, 1.0])] {
+///     let lif = Lif { steps: 2, neurons: 1, hard_reset, through_reset: false, surrogate };
+///     forward(&gpu, &lif, &x, [&threshold, &leak], None, &y)?;
+///     assert_eq!(gpu.read_as::<f32>(&y)?, spikes); // what was left over the threshold counts, or not
+/// }
+/// # Ok::<(), GpuError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Lif {
     /// Time steps.
@@ -115,6 +150,19 @@ impl Lif {
 /// Spikes `[steps][neurons]` of currents of that shape. With `start`, the membrane to begin with, the membrane after the
 /// last step follows the spikes as one more row.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::spiking::{Lif, Surrogate, forward};
+/// let surrogate = Surrogate::Atan { alpha: 2.0 };
+/// let lif = Lif { steps: 4, neurons: 1, hard_reset: true, through_reset: false, surrogate };
+/// let (threshold, leak) = (gpu.alloc_from(&[1.0f32], "threshold")?, gpu.alloc_from(&[0.5f32], "leak")?);
+/// let (x, y) = (gpu.alloc_from(&[0.75f32; 4], "x")?, gpu.alloc(16, "y")?);
+/// forward(&gpu, &lif, &x, [&threshold, &leak], None, &y)?; // 0.75, 1.125, 0.75, 1.125
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [0.0, 1.0, 0.0, 1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn forward(
@@ -144,6 +192,21 @@ pub fn forward(
 
 /// Gradients for the currents, and `[threshold, leak]`, and with `start` (and where its gradient goes) the membrane to
 /// begin with, from that of what [`forward`] wrote.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::spiking::{Lif, Surrogate, backward};
+/// let surrogate = Surrogate::Linear { gamma: 1.0 };
+/// let lif = Lif { steps: 1, neurons: 1, hard_reset: false, through_reset: false, surrogate };
+/// let (threshold, leak) = (gpu.alloc_from(&[1.0f32], "threshold")?, gpu.alloc_from(&[0.5f32], "leak")?);
+/// let (x, dy) = (gpu.alloc_from(&[0.75f32], "x")?, gpu.alloc_from(&[1.0f32], "dy")?);
+/// let (dx, dthreshold, dleak) = (gpu.alloc(4, "dx")?, gpu.alloc(4, "dthreshold")?, gpu.alloc(4, "dleak")?);
+/// backward(&gpu, &lif, &x, [&threshold, &leak], None, &dy, &dx, [&dthreshold, &dleak])?;
+/// assert_eq!(gpu.read_as::<f32>(&dx)?, [0.75]); // 1 - |0.75 / 1 - 1|
+/// assert_eq!(gpu.read_as::<f32>(&dthreshold)?, [-0.5625]); // times -0.75 / 1^2
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -214,6 +277,11 @@ pub fn backward(
 }
 
 /// Steps whose spikes share a word.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// assert_eq!(100usize.div_ceil(spiking::WORD_STEPS), 4); // words of a neuron over 100 steps
+/// ```
 pub const WORD_STEPS: usize = 32;
 
 fn bits_params(gpu: &Gpu, steps: usize, neurons: usize) -> Result<(SpikeBitsParams, [u32; 3])> {
@@ -224,6 +292,16 @@ fn bits_params(gpu: &Gpu, steps: usize, neurons: usize) -> Result<(SpikeBitsPara
 
 /// Zeros and ones `[steps][neurons]` as bits: step `t` is bit `t % 32` of word `[t / 32][neuron]`.
 ///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let spikes = gpu.alloc_from(&[[1.0f32, 0.0], [0.0, 1.0], [1.0, 1.0]], "spikes")?; // three steps of two
+/// let words = gpu.alloc(8, "words")?;
+/// spiking::pack(&gpu, &spikes, &words, 3, 2)?;
+/// assert_eq!(gpu.read_as::<u32>(&words)?, [0b101, 0b110]);
+/// # Ok::<(), GpuError>(())
+/// ```
+///
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn pack(gpu: &Gpu, spikes: &Storage, words: &Storage, steps: usize, neurons: usize) -> Result<()> {
@@ -232,6 +310,16 @@ pub fn pack(gpu: &Gpu, spikes: &Storage, words: &Storage, steps: usize, neurons:
 }
 
 /// What [`pack`] packed.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let words = gpu.alloc_from(&[0b101u32, 0b110], "words")?;
+/// let spikes = gpu.alloc(4 * 6, "spikes")?;
+/// spiking::unpack(&gpu, &words, &spikes, 3, 2)?;
+/// assert_eq!(gpu.read_as::<[f32; 2]>(&spikes)?, [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].

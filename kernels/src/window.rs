@@ -48,6 +48,15 @@ const SMALL: usize = 16;
 const LARGE: usize = 64;
 
 /// Windows of a map of queries, keys and values `[batch][height][width][3][heads][depth]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// use shadegrad_kernels::window::Windows;
+/// // Windows of 7 x 7 on maps of 56 x 56, moved by three.
+/// let scale = 32f32.sqrt().recip();
+/// let windows = Windows { batch: 8, size: [56, 56], heads: 3, depth: 32, side: 7, shift: 3, scale };
+/// assert!(windows.size.iter().all(|n| n.is_multiple_of(windows.side)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Windows {
     /// Images.
@@ -81,12 +90,31 @@ impl Windows {
     }
 
     /// Whether there are kernels for these on `gpu`, forward and backward.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let windows = window::Windows { batch: 1, size: [8, 8], heads: 1, depth: 8, side: 4, shift: 0, scale: 1.0 };
+    /// assert!(windows.have_kernels(&gpu));
+    /// assert!(!window::Windows { depth: 10, ..windows }.have_kernels(&gpu));
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn have_kernels(&self, gpu: &Gpu) -> bool {
         let bytes = if self.tokens() <= SMALL { 4 * 8 * SMALL * SMALL } else { 8 * LARGE * LARGE };
         DEPTHS.contains(&self.depth) && self.tokens() <= LARGE && bytes <= gpu.caps().workgroup_bytes as usize
     }
 
     /// Parts over which [`backward`] adds up the gradients of the scores.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let windows = window::Windows { batch: 1, size: [8, 8], heads: 2, depth: 8, side: 2, shift: 0, scale: 1.0 };
+    /// let parts = windows.parts(&gpu);
+    /// let sums = gpu.alloc((4 * parts * windows.heads * 2usize.pow(4)) as u64, "sums")?;
+    /// assert!(parts >= 1 && sums.bytes() >= 4 * 2 * 16);
+    /// # Ok::<(), GpuError>(())
+    /// ```
     pub fn parts(&self, gpu: &Gpu) -> usize {
         // Enough workgroups to fill the device, few enough parts to be added up in no time.
         let groups = if gpu.caps().class == Class::Software { 32 } else { 1024 };
@@ -111,6 +139,19 @@ fn subgroups_of_eight(gpu: &Gpu) -> bool {
 
 /// `y = softmax(scale q k^T + bias) v` within each window, `[batch][height][width][heads][depth]`, for windows that
 /// [have kernels](Windows::have_kernels). `table` holds the bias, `[(2 side - 1)^2][heads]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::window::{Windows, forward};
+/// let windows = Windows { batch: 1, size: [2, 2], heads: 1, depth: 8, side: 2, shift: 0, scale: 1.0 };
+/// // Queries and keys of 0 attend to all four tokens alike; the values are 0, 1, 2, 3.
+/// let map: Vec<f32> = (0..4).flat_map(|t| [[0.0; 8], [0.0; 8], [t as f32; 8]]).flatten().collect();
+/// let (qkv, y) = (gpu.alloc_from(&map, "qkv")?, gpu.alloc(4 * 4 * 8, "y")?);
+/// forward(&gpu, (&qkv, None), &windows, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.5; 4 * 8]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -142,6 +183,20 @@ pub fn forward(gpu: &Gpu, (qkv, table): (&Storage, Option<&Storage>), windows: &
 
 /// Gradient `dqkv` of the map from that of [`forward`]'s result, `dy`. `sums`, where given, receives what [`table_grad`]
 /// takes after adding up its parts: `[parts][heads][side^4]`, with [`Windows::parts`] parts.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_kernels::window::{Windows, backward};
+/// let windows = Windows { batch: 1, size: [2, 2], heads: 1, depth: 8, side: 2, shift: 0, scale: 1.0 };
+/// let qkv = gpu.alloc_from(&[0.0f32; 4 * 24], "qkv")?; // four tokens that attend to all alike
+/// let (dy, dqkv) = (gpu.alloc_from(&[1.0f32; 4 * 8], "dy")?, gpu.alloc(4 * 4 * 24, "dqkv")?);
+/// backward(&gpu, (&qkv, None, &dy), &windows, (&dqkv, None))?;
+/// let of_a_token = &gpu.read_as::<f32>(&dqkv)?[..24];
+/// assert_eq!(of_a_token[..16], [0.0; 16]); // query and key
+/// assert_eq!(of_a_token[16..], [1.0; 8]); // value: a quarter of four results
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
@@ -178,6 +233,16 @@ pub fn backward(
 }
 
 /// Gradient `[(2 side - 1)^2][heads]` of the table from the sums of [`backward`], `[heads][side^4]`.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// // Windows of 2 x 2: 16 pairs of tokens, 9 distances.
+/// let (sums, y) = (gpu.alloc_from(&[1.0f32; 16], "sums")?, gpu.alloc(4 * 9, "y")?);
+/// window::table_grad(&gpu, &sums, 1, 2, &y)?;
+/// assert_eq!(gpu.read_as::<f32>(&y)?, [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), GpuError>(())
+/// ```
 ///
 /// # Errors
 /// As [`Gpu::dispatch`].
