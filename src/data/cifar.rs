@@ -16,6 +16,19 @@ const PLANE: usize = SIDE * SIDE;
 const PIXELS: usize = 3 * PLANE;
 
 /// Which of the two labels of a CIFAR-100 picture is the class.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # use std::fs;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let picture = vec![0; 3072];
+/// # fs::write(folder.path().join("train.bin"), [vec![4, 57], picture.clone()].concat()).expect("a file");
+/// # fs::write(folder.path().join("test.bin"), [vec![4, 57], picture].concat()).expect("a file");
+/// let superclasses = OpenOptions { cifar_labels: CifarLabels::Coarse, ..OpenOptions::default() };
+/// let set = open(folder.path(), &superclasses)?.test; // its one picture is of a pear
+/// assert_eq!((set.classes.len(), set.classes[set.labels[0] as usize].as_str()), (20, "fruit_and_vegetables"));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CifarLabels {
     /// The 100 classes.
@@ -58,6 +71,20 @@ pub(super) fn is_cifar100_name(name: &str) -> bool {
 /// Class names come from `batches.meta.txt` where it is there. Fewer than the five batches of the original are
 /// accepted, with a line in the log, as long as none is missing between.
 ///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # use std::fs;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let record = |label: u8| [vec![label], vec![0; 3072]].concat(); // a label, and planes of red, green and blue
+/// # fs::write(folder.path().join("data_batch_1.bin"), [record(3), record(5)].concat()).expect("a file");
+/// # fs::write(folder.path().join("test_batch.bin"), record(9)).expect("a file");
+/// let pair = cifar::open_cifar10(folder.path())?; // data_batch_1.bin, .., test_batch.bin
+/// assert_eq!([pair.train.height, pair.train.width, pair.train.channels], [32, 32, 3]);
+/// assert_eq!(pair.train.labels, [3, 5]);
+/// assert_eq!(pair.test.classes[9], "truck");
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Io`] when a file cannot be read; [`Error::Data`] when a file is missing, is not a whole number of records
 /// or holds a label out of range (with the record's number).
@@ -89,6 +116,19 @@ pub fn open_cifar10(folder: &Path) -> Result<DataPair> {
 /// says.
 ///
 /// Class names come from `fine_label_names.txt` or `coarse_label_names.txt` where they are there.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # use std::fs;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let record = [vec![4, 57], vec![0; 3072]].concat(); // coarse and fine label, and planes of red, green and blue
+/// # fs::write(folder.path().join("train.bin"), &record).expect("a file");
+/// # fs::write(folder.path().join("test.bin"), &record).expect("a file");
+/// let pair = cifar::open_cifar100(folder.path(), &OpenOptions::default())?; // train.bin, test.bin
+/// assert_eq!((pair.train.labels[0], pair.train.classes.len()), (57, 100));
+/// assert_eq!(pair.train.classes[57], "pear");
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`open_cifar10`].

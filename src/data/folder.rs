@@ -23,6 +23,21 @@ type Labelled = (PathBuf, u32);
 /// decoded to 8 bits a channel; an alpha channel is dropped and an orientation note in the file is not applied.
 /// Decoding uses every core.
 ///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # let root = tempfile::tempdir().expect("a folder");
+/// # for (name, grey) in [("train/dark", 10), ("train/light", 250), ("test/dark", 20)] {
+/// #     std::fs::create_dir_all(root.path().join(name)).expect("a folder");
+/// #     let picture = image::GrayImage::from_pixel(6, 4, image::Luma([grey]));
+/// #     picture.save(root.path().join(name).join("1.png")).expect("a file");
+/// # }
+/// let options = OpenOptions { resize: Some((2, 2)), ..OpenOptions::default() };
+/// let pair = folder::open_folder(root.path(), &options)?; // train/dark/1.png, train/light/1.png, test/dark/1.png
+/// assert_eq!(pair.train.classes, ["dark", "light"]);
+/// assert_eq!((pair.train.images, pair.train.labels), (vec![10, 10, 10, 10, 250, 250, 250, 250], vec![0, 1]));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Data`] naming the file or folder: a class without pictures, a test class that the training part lacks, a
 /// picture that does not decode or has another size. [`Error::Io`] when something cannot be read; [`Error::Value`] for

@@ -14,6 +14,16 @@ use super::{DataPair, Dataset};
 use crate::error::{Error, Result};
 
 /// An IDX file of unsigned bytes.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # let file = tempfile::NamedTempFile::new().expect("a file");
+/// # let path = file.path();
+/// std::fs::write(path, [0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 7, 8, 9]).expect("a file"); // bytes of [1, 3]
+/// let array = idx::read_idx(path, 2)?;
+/// assert_eq!(array, idx::IdxArray { dims: vec![1, 3], data: vec![7, 8, 9] });
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdxArray {
     /// Sizes, slowest first.
@@ -31,6 +41,16 @@ const GET_AGAIN: &str = "the download was probably cut short; get the file again
 /// recognised by its first bytes, whatever its name.
 ///
 /// Nothing is allocated from the header's claim: it is first compared with the size of the file.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # let file = tempfile::NamedTempFile::new().expect("a file");
+/// # let path = file.path();
+/// std::fs::write(path, [0, 0, 8, 1, 0, 0, 0, 3, 5, 0, 4]).expect("a file"); // three labels
+/// assert_eq!(idx::read_idx(path, 1)?.data, [5, 0, 4]);
+/// assert!(idx::read_idx(path, 3).is_err()); // not pictures
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Data`] when it is no IDX file of unsigned bytes, has other
@@ -186,6 +206,22 @@ pub(super) fn is_idx_name(name: &str) -> bool {
 /// Where several sets share the folder (EMNIST), `options.idx_prefix` chooses. `options.classes` says how many classes
 /// there are; by default the family's number (MNIST 10, EMNIST by its name), else the largest training label and one.
 /// EMNIST keeps its pictures transposed; they are returned as stored.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # for part in ["train", "t10k"] {
+/// #     let images = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 10, 20, 30, 40]; // two of 1 x 2
+/// #     std::fs::write(folder.path().join(format!("{part}-images-idx3-ubyte")), images).expect("a file");
+/// #     let labels = [0, 0, 8, 1, 0, 0, 0, 2, 7, 1];
+/// #     std::fs::write(folder.path().join(format!("{part}-labels-idx1-ubyte")), labels).expect("a file");
+/// # }
+/// // train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte:
+/// let pair = idx::open_idx(folder.path(), &OpenOptions::default())?;
+/// assert_eq!(pair.train.get(0), Some((&[10, 20][..], 7)));
+/// assert_eq!(pair.train.classes.len(), 10); // MNIST's
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Data`] naming the file that is missing, damaged, of another length than its partner, or holds a label out

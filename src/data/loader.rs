@@ -9,6 +9,17 @@ const EPOCHS: u64 = 0x4C4F_4100_0000_0000;
 const SPLITS: u64 = 0x4C4F_4101_0000_0000;
 
 /// A place in a run: what has to be saved to go on exactly where it stopped.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let mut sampler = Sampler::new(10, 4)?;
+/// sampler.next_batch();
+/// assert_eq!(sampler.position(), Position { epoch: 0, step: 1 });
+/// let mut resumed = Sampler::new(10, 4)?;
+/// resumed.seek(Position { epoch: 0, step: 1 })?;
+/// assert_eq!(resumed.next_batch(), sampler.next_batch());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     /// The epoch, from 0.
@@ -18,6 +29,14 @@ pub struct Position {
 }
 
 /// One batch: which pictures, and where in the run it stands.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let mut sampler = Sampler::new(3, 2)?.shuffle(false);
+/// assert_eq!(sampler.next_batch(), Some(Batch { epoch: 0, step: 0, indices: vec![0, 1] }));
+/// assert_eq!(sampler.next_batch(), Some(Batch { epoch: 0, step: 1, indices: vec![2] }));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The epoch, from 0.
@@ -57,6 +76,15 @@ pub struct Sampler {
 impl Sampler {
     /// Batches of `batch` out of the indices `0..len`; shuffled with seed 0, the short last batch kept.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let set = synthetic::blobs(10, 2, 4, 4, 1, 0)?;
+    /// let mut sampler = Sampler::new(set.len(), 4)?.seed(7);
+    /// let first = sampler.next_batch().map(|batch| set.batch(&batch.indices)).transpose()?;
+    /// assert_eq!(first.map(|(_images, labels)| labels.len()), Some(4));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] when `len` or `batch` is 0 or `len` exceeds 32 bits.
     pub fn new(len: usize, batch: usize) -> Result<Self> {
@@ -68,6 +96,14 @@ impl Sampler {
     }
 
     /// Batches out of the given indices (a subset, or with repeats); shuffled with seed 0, the short last batch kept.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let mut sampler = Sampler::over(vec![8, 3, 8], 2)?.shuffle(false); // picture 8 twice an epoch
+    /// assert_eq!(sampler.next_batch().map(|b| b.indices), Some(vec![8, 3]));
+    /// assert_eq!(sampler.next_batch().map(|b| b.indices), Some(vec![8]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when there are no indices, more than 32 bits count, or `batch` is 0.
@@ -85,6 +121,14 @@ impl Sampler {
     }
 
     /// Shuffles with this seed.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let order = |seed| Ok::<_, Error>(Sampler::new(100, 10)?.seed(seed).order(0));
+    /// assert_eq!(order(1)?, order(1)?);
+    /// assert_ne!(order(1)?, order(2)?);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -93,6 +137,13 @@ impl Sampler {
     }
 
     /// Whether each epoch is shuffled (the default) or in the order given.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let sampler = Sampler::new(5, 2)?.shuffle(false);
+    /// assert_eq!(sampler.order(3), [0, 1, 2, 3, 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn shuffle(mut self, shuffle: bool) -> Self {
         self.shuffle = shuffle;
@@ -101,6 +152,14 @@ impl Sampler {
     }
 
     /// Leaves out the last batch of an epoch where it would be short.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let sampler = Sampler::new(10, 4)?;
+    /// assert_eq!(sampler.batches_per_epoch(), 3); // of 4, 4 and 2 pictures
+    /// assert_eq!(sampler.drop_last(true)?.batches_per_epoch(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when the set is smaller than one batch, so that no batch would be left.
@@ -121,12 +180,30 @@ impl Sampler {
     }
 
     /// Batches in an epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let epochs = 5;
+    /// let steps = Sampler::new(1000, 64)?.batches_per_epoch() * epochs; // for a schedule of the rate
+    /// assert_eq!(steps, 80);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn batches_per_epoch(&self) -> u64 {
         let n = self.indices.len();
         (if self.drop_last { n / self.batch } else { n.div_ceil(self.batch) }) as u64
     }
 
     /// The order of an epoch: the indices, shuffled (Fisher and Yates) by a Philox stream of its own.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let sampler = Sampler::new(100, 10)?.seed(1);
+    /// let mut sorted = sampler.order(7); // that of epoch 7, at once
+    /// assert_ne!(sorted, sampler.order(8));
+    /// sorted.sort();
+    /// assert_eq!(sorted, (0..100).collect::<Vec<u32>>()); // every picture once
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn order(&self, epoch: u64) -> Vec<u32> {
         let mut order = self.indices.clone();
         if self.shuffle {
@@ -136,6 +213,17 @@ impl Sampler {
     }
 
     /// The next batch, or `None` once at the end of each epoch; the call after that begins the next epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let mut sampler = Sampler::new(3, 2)?.shuffle(false);
+    /// for epoch in 0..2 {
+    ///     while let Some(batch) = sampler.next_batch() {
+    ///         assert_eq!((batch.epoch, batch.indices.len()), (epoch, [2, 1][batch.step as usize]));
+    ///     }
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn next_batch(&mut self) -> Option<Batch> {
         let Position { epoch, step } = self.position;
         if step >= self.batches_per_epoch() {
@@ -153,11 +241,29 @@ impl Sampler {
     }
 
     /// Where the run stands: the batch that [`Sampler::next_batch`] hands out next.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let mut sampler = Sampler::new(10, 4)?;
+    /// while sampler.next_batch().is_some() {}
+    /// assert_eq!(sampler.position(), Position { epoch: 1, step: 0 });
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn position(&self) -> Position {
         self.position
     }
 
     /// Goes to a saved position.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let (mut unbroken, mut resumed) = (Sampler::new(10, 4)?.seed(3), Sampler::new(10, 4)?.seed(3));
+    /// unbroken.next_batch();
+    /// resumed.seek(unbroken.position())?;
+    /// assert_eq!(resumed.next_batch(), unbroken.next_batch());
+    /// assert!(resumed.seek(Position { epoch: 0, step: 4 }).is_err()); // an epoch has three batches
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when an epoch has fewer batches than `position.step`: the set or the batch size is not the
@@ -196,6 +302,13 @@ fn by_class(op: &'static str, labels: &[u32], classes: usize) -> Result<Vec<Vec<
 }
 
 /// A balanced subset: the indices of the first `n` of every class, in the order of the set.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// assert_eq!(loader::first_per_class(&[1, 0, 0, 1, 1], 2, 2)?, [0, 1, 2, 3]);
+/// assert!(loader::first_per_class(&[1, 0, 0, 1, 1], 2, 3).is_err()); // class 0 has two
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Value`] when a class has fewer than `n` or a label is not under `classes`.

@@ -57,6 +57,14 @@ pub struct Dataset {
 }
 
 /// A training and a test set of the same picture size and classes.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let pair = digits();
+/// let DataPair { train, test } = &pair;
+/// assert_eq!((train.len(), test.len()), (1437, 360));
+/// assert_eq!(train.classes, test.classes);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataPair {
     /// What is trained on.
@@ -66,6 +74,13 @@ pub struct DataPair {
 }
 
 /// Mean and standard deviation of each channel, on the scale where a byte of 255 is 1.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let set = Dataset::new("two", vec![0, 255], vec![0, 0], [1, 1, 1], vec!["all".into()])?;
+/// assert_eq!(set.channel_stats()?, ChannelStats { mean: vec![0.5], std: vec![0.5] });
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChannelStats {
     /// Mean of each channel.
@@ -77,6 +92,16 @@ pub struct ChannelStats {
 impl Dataset {
     /// A set from its parts, checked: `images` holds `labels.len() * height * width * channels` bytes in NHWC order and
     /// every label is under `classes.len()`.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let classes = vec!["dark".to_string(), "light".to_string()];
+    /// let pixels = vec![0, 10, 250, 255]; // two pictures of 1 x 2 grey pixels
+    /// let set = Dataset::new("two", pixels.clone(), vec![0, 1], [1, 2, 1], classes.clone())?;
+    /// assert_eq!((set.len(), set.image_len()), (2, 2));
+    /// assert!(Dataset::new("two", pixels, vec![0, 2], [1, 2, 1], classes).is_err()); // there is no class 2
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit, [`Error::Value`] when a label has no class or a size is 0.
@@ -120,21 +145,51 @@ impl Dataset {
     }
 
     /// Number of pictures.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// assert_eq!(synthetic::blobs(20, 2, 8, 8, 3, 0)?.len(), 20);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// Whether there are no pictures.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let set = synthetic::blobs(20, 2, 8, 8, 3, 0)?;
+    /// assert!(!set.is_empty() && set.subset(&[])?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
     /// Bytes of one picture: `height * width * channels`.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let set = synthetic::blobs(20, 2, 8, 8, 3, 0)?;
+    /// assert_eq!(set.image_len(), 8 * 8 * 3);
+    /// assert_eq!(set.images.len(), set.len() * set.image_len());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn image_len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
     /// Picture `i` (HWC bytes) and its label, or `None` past the end.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into()];
+    /// let set = Dataset::new("two", vec![0, 10, 250, 255], vec![0, 1], [1, 2, 1], classes)?;
+    /// assert_eq!(set.get(1), Some((&[250, 255][..], 1)));
+    /// assert_eq!(set.get(2), None);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn get(&self, i: usize) -> Option<(&[u8], u32)> {
         let label = *self.labels.get(i)?;
         let size = self.image_len();
@@ -142,6 +197,16 @@ impl Dataset {
     }
 
     /// The pictures (`indices.len()` x HWC bytes) and labels at `indices`, in that order; an index may repeat.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into()];
+    /// let set = Dataset::new("two", vec![0, 10, 250, 255], vec![0, 1], [1, 2, 1], classes)?;
+    /// let (images, labels) = set.batch(&[1, 1, 0])?;
+    /// assert_eq!(images, [250, 255, 250, 255, 0, 10]);
+    /// assert_eq!(labels, [1, 1, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when an index is past the end.
@@ -162,6 +227,15 @@ impl Dataset {
 
     /// A set of the pictures at `indices`, in that order, copied.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into()];
+    /// let set = Dataset::new("three", vec![0, 128, 255], vec![0, 1, 1], [1, 1, 1], classes)?;
+    /// let some = set.subset(&[2, 0])?;
+    /// assert_eq!((some.images, some.labels), (vec![255, 0], vec![1, 0]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] when an index is past the end.
     pub fn subset(&self, indices: &[u32]) -> Result<Self> {
@@ -170,6 +244,15 @@ impl Dataset {
     }
 
     /// A set of the pictures of a range, copied.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into()];
+    /// let set = Dataset::new("three", vec![0, 128, 255], vec![0, 1, 1], [1, 1, 1], classes)?;
+    /// assert_eq!(set.subset_range(1..3)?.images, [128, 255]);
+    /// assert!(set.subset_range(1..4).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when the range is turned round or ends past the last picture.
@@ -191,6 +274,15 @@ impl Dataset {
 
     /// The first `n` pictures of every class, in the order of the set.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into()];
+    /// let set = Dataset::new("four", vec![200, 0, 1, 201], vec![1, 0, 0, 1], [1, 1, 1], classes)?;
+    /// let few = set.first_per_class(1)?;
+    /// assert_eq!((few.images, few.labels), (vec![200, 0], vec![1, 0]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] when a class has fewer than `n`.
     pub fn first_per_class(&self, n: usize) -> Result<Self> {
@@ -199,6 +291,16 @@ impl Dataset {
 
     /// The pictures at a `by`-th of their height and width: means of squares of `by` x `by` pixels, rounded. Pixels that
     /// do not fill a square are left out.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["all".into()];
+    /// let set = Dataset::new("one", vec![10, 20, 30, 41], vec![0], [2, 2, 1], classes)?;
+    /// let small = set.shrink(2)?;
+    /// assert_eq!((small.height, small.width), (1, 1));
+    /// assert_eq!(small.images, [25]); // the mean 25.25, rounded
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] when `by` is 0 or larger than a picture.
@@ -227,6 +329,13 @@ impl Dataset {
 
     /// Cuts the set in order: the first `n` pictures and the rest.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let (train, validation) = digits().train.split_at(1200)?;
+    /// assert_eq!((train.len(), validation.len()), (1200, 237));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] when the set holds fewer than `n`.
     pub fn split_at(&self, n: usize) -> Result<(Self, Self)> {
@@ -236,6 +345,14 @@ impl Dataset {
     /// Splits off `fraction` of every class, chosen by `seed`: returns (the rest, the part split off), each in the
     /// order of the set.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let set = synthetic::blobs(20, 2, 4, 4, 1, 0)?; // ten pictures of each class
+    /// let (rest, part) = set.split(0.2, 7)?;
+    /// assert_eq!((rest.class_counts(), part.class_counts()), (vec![8, 8], vec![2, 2]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Value`] when `fraction` is not between 0 and 1 or either part would be empty.
     pub fn split(&self, fraction: f64, seed: u64) -> Result<(Self, Self)> {
@@ -244,6 +361,14 @@ impl Dataset {
     }
 
     /// How many pictures each class has.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let classes = vec!["dark".into(), "light".into(), "none".into()];
+    /// let set = Dataset::new("three", vec![0, 128, 255], vec![0, 1, 1], [1, 1, 1], classes)?;
+    /// assert_eq!(set.class_counts(), [1, 2, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for &l in &self.labels {
@@ -288,6 +413,13 @@ impl Dataset {
 impl DataPair {
     /// Both parts through [`Dataset::shrink`].
     ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let pair = digits().shrink(2)?;
+    /// assert_eq!([pair.train.height, pair.test.width], [4, 4]); // from 8 x 8
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As there.
     pub fn shrink(&self, by: usize) -> Result<Self> {
@@ -295,6 +427,15 @@ impl DataPair {
     }
 
     /// A pair, checked to have one picture size and one list of classes.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// let (train, test) = synthetic::blobs(20, 2, 4, 4, 1, 0)?.split_at(15)?;
+    /// let pair = DataPair::new(train.clone(), test)?;
+    /// assert_eq!((pair.train.len(), pair.test.len()), (15, 5));
+    /// assert!(DataPair::new(train, digits().test).is_err()); // of another size
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when the two differ.

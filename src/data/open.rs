@@ -7,6 +7,13 @@ use super::{CifarLabels, DataPair, cifar, idx};
 use crate::error::{Error, Result};
 
 /// The layouts that [`open`] reads.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let options = OpenOptions { format: Some(DataFormat::Idx), ..OpenOptions::default() };
+/// let missing = open("no-such-folder", &options);
+/// assert!(matches!(missing, Err(Error::Data { .. })));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataFormat {
     /// MNIST's files and those of its relatives, see [`super::idx`].
@@ -20,6 +27,12 @@ pub enum DataFormat {
 }
 
 /// How [`open`] reads a folder. Each format uses its own part.
+///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let options = OpenOptions { resize: Some((64, 64)), test_fraction: 0.1, ..OpenOptions::default() };
+/// assert_eq!((options.format, options.seed), (None, 0)); // the layout is found by itself
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenOptions {
     /// The layout; found by itself when `None`.
@@ -100,6 +113,16 @@ const USUAL: [&str; 8] =
 impl DataFormat {
     /// Finds the layout of a folder, and the folder that holds the files: the one given, or one of the usual names in
     /// it (`cifar-10-batches-bin`, `cifar-100-binary`, `MNIST/raw`, ...). Only names are looked at, no file is read.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, *};
+    /// # let root = tempfile::tempdir().expect("a folder");
+    /// std::fs::create_dir_all(root.path().join("MNIST/raw")).expect("a folder");
+    /// std::fs::write(root.path().join("MNIST/raw/train-images-idx3-ubyte.gz"), b"").expect("a file");
+    /// let (format, folder) = DataFormat::detect(root.path())?;
+    /// assert_eq!((format, folder), (DataFormat::Idx, root.path().join("MNIST/raw")));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Data`] when `path` is no folder, or nothing or several things are found.

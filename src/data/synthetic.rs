@@ -66,6 +66,14 @@ pub fn blobs(n: usize, classes: usize, height: usize, width: usize, channels: us
 
 /// A training and a test set of the same classes: the first `train` and the next `test` pictures of [`blobs`].
 ///
+/// ```
+/// # use shadegrad::{data::*, *};
+/// let pair = synthetic::blobs_pair(30, 10, 5, [8, 8, 3], 0)?; // [height, width, channels]
+/// assert_eq!((pair.train.len(), pair.test.len()), (30, 10));
+/// assert_eq!(pair.test.class_counts(), [2; 5]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`blobs`].
 pub fn blobs_pair(train: usize, test: usize, classes: usize, [h, w, c]: [usize; 3], seed: u64) -> Result<DataPair> {

@@ -81,6 +81,29 @@ fn kind(rule: &str) -> &str {
 impl Checkpoint {
     /// Reads the state of a run from the device.
     ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// let mut checkpoint = Checkpoint::take(&arena, &optimizer, state)?;
+    /// checkpoint.notes.insert("config".into(), "epochs = 10".into()); // what else the program needs
+    /// assert_eq!(checkpoint.state.step, 20);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NonFinite`] if a parameter is NaN or infinite: there is nothing to go on from; or the device reported a
     /// fault.
@@ -104,12 +127,58 @@ impl Checkpoint {
     }
 
     /// The model's weights.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// let checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+    /// let weights = checkpoint.weights(); // without moments, notes and place
+    /// assert_eq!(weights.tensors().iter().map(Saved::name).collect::<Vec<_>>(), ["fc.weight"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn weights(&self) -> Weights {
         Weights::new(self.tensors.clone(), Meta::new()).weights_only()
     }
 
     /// Sets an arena and an optimiser to what was saved; returns the place in the run, for
     /// [`crate::train::Trainer::resume`].
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// let mut optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// let checkpoint = Checkpoint::take(&arena, &optimizer, state)?;
+    /// arena.set_value(layer.weight(), &Tensor::zeros(&gpu, &[1, 2])?)?; // what came after is lost
+    /// let state = checkpoint.restore(&mut arena, &mut optimizer)?; // for `Trainer::resume`
+    /// assert_eq!((state.step, arena.params().get(layer.weight()).to_vec()?), (20, vec![1.0, 1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Params`] if the checkpoint is that of another model or optimiser; the arena may then be partly set.
@@ -133,6 +202,29 @@ impl Checkpoint {
     }
 
     /// Writes the file, whole or not at all.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// let path = folder.path().join("run.safetensors");
+    /// Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?.save(&path)?;
+    /// assert_eq!(Weights::open(&path)?.weights_only().tensors().len(), 1); // any reader finds the weight
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it cannot be written.
@@ -163,6 +255,33 @@ impl Checkpoint {
     }
 
     /// Reads a checkpoint.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("run.safetensors");
+    /// let mut checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+    /// checkpoint.extra.push(("temperature".into(), vec![0.5]));
+    /// checkpoint.save(&path)?;
+    /// let checkpoint = Checkpoint::open(&path)?;
+    /// assert_eq!((checkpoint.state.best, checkpoint.state.seconds), (Some((1, 0.9)), 3.5));
+    /// assert_eq!(checkpoint.extra, [("temperature".to_string(), vec![0.5])]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Data`] if the file is none, is damaged, or of a later version.
@@ -214,6 +333,12 @@ impl Checkpoint {
     }
 
     /// Whether a file's tensor belongs to a checkpoint's other state and not to the model.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// assert!(Checkpoint::is_state("shadegrad.optimizer.moment1"));
+    /// assert!(!Checkpoint::is_state("layer1.0.conv1.weight"));
+    /// ```
     pub fn is_state(name: &str) -> bool {
         name.starts_with(RESERVED)
     }

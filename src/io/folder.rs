@@ -35,6 +35,15 @@ impl Checkpoints {
     /// Makes the folder if need be and removes what a killed process left half written. Of the checkpoints by step the
     /// last `keep` stay, at least one.
     ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let root = tempfile::tempdir().expect("a folder");
+    /// let folder = root.path().join("run/checkpoints");
+    /// Checkpoints::open(&folder, 3)?; // makes it
+    /// assert!(folder.is_dir() && Checkpoints::list(&folder)?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(folder: impl Into<PathBuf>, keep: usize) -> Result<Self> {
@@ -45,6 +54,34 @@ impl Checkpoints {
     }
 
     /// Saves a checkpoint under its step and removes the oldest beyond those that are kept.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// # let root = tempfile::tempdir().expect("a folder");
+    /// let mut checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+    /// let folder = Checkpoints::open(root.path(), 2)?;
+    /// for step in [20, 40, 60] {
+    ///     checkpoint.state.step = step;
+    ///     folder.save(&checkpoint)?;
+    /// }
+    /// let steps: Vec<u64> = Checkpoints::list(root.path())?.iter().map(|(step, _)| *step).collect();
+    /// assert_eq!(steps, [40, 60]); // the last two
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it cannot be written; then nothing is removed.
@@ -61,6 +98,30 @@ impl Checkpoints {
 
     /// Saves a checkpoint as the best one.
     ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// # let root = tempfile::tempdir().expect("a folder");
+    /// let checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+    /// let path = Checkpoints::open(root.path(), 2)?.save_best(&checkpoint)?; // not counted among the last
+    /// assert_eq!(path, Checkpoints::best(root.path()));
+    /// assert_eq!(Checkpoint::open(&path)?.state.step, 20);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If it cannot be written.
     pub fn save_best(&self, checkpoint: &Checkpoint) -> Result<PathBuf> {
@@ -70,6 +131,30 @@ impl Checkpoints {
     }
 
     /// Steps and paths of the checkpoints in a folder, the newest last; none if there is no such folder.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let state = TrainState {
+    /// #     position: Position { epoch: 2, step: 0 },
+    /// #     step: 20,
+    /// #     best: Some((1, 0.9)),
+    /// #     meter: MeterState::default(),
+    /// #     seconds: 3.5,
+    /// #     seed: 0,
+    /// #     batch: 64,
+    /// #     samples: 640,
+    /// # };
+    /// # let root = tempfile::tempdir().expect("a folder");
+    /// assert!(Checkpoints::list(&root.path().join("none"))?.is_empty());
+    /// let checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+    /// let path = Checkpoints::open(root.path(), 2)?.save(&checkpoint)?;
+    /// assert_eq!(Checkpoints::list(root.path())?, [(20, path)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -91,6 +176,12 @@ impl Checkpoints {
     }
 
     /// Where the best checkpoint of a folder lies, if there is one.
+    ///
+    /// ```
+    /// # use shadegrad::{data::Position, io::*, nn::*, optim::*, train::*, *};
+    /// let path = Checkpoints::best("run/checkpoints".as_ref());
+    /// assert_eq!(path, std::path::Path::new("run/checkpoints/best.safetensors"));
+    /// ```
     pub fn best(folder: &Path) -> PathBuf {
         folder.join(BEST)
     }

@@ -10,6 +10,13 @@ use crate::error::Result;
 use crate::io::{FileType, Saved, write_atomic};
 
 /// Names and values of a file's own notes.
+///
+/// ```
+/// # use shadegrad::{io::*, *};
+/// let notes = Meta::from([("author".to_string(), "me".to_string())]);
+/// let weights = Weights::new(vec![], notes);
+/// assert_eq!(weights.meta()["author"], "me");
+/// ```
 pub type Meta = BTreeMap<String, String>;
 
 /// A header of this size names more tensors than any model has.
@@ -89,6 +96,17 @@ fn tensor(name: &str, entry: &Value, bytes: &Arc<Vec<u8>>, data: usize) -> Resul
 
 /// Writes a safetensors file, whole or not at all. The same tensors and notes give the same bytes: the largest elements
 /// come first, which keeps all of them aligned, then names in order.
+///
+/// ```
+/// # use shadegrad::{io::*, *};
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// let path = folder.path().join("bias.safetensors");
+/// let notes = Meta::from([("step".to_string(), "10".to_string())]);
+/// write_safetensors(&path, &[Saved::f32("fc.bias", &[2], &[0.5, -0.5])?], &notes)?;
+/// let file = Weights::open(&path)?;
+/// assert_eq!((file.tensors()[0].to_f32(), file.meta()["step"].as_str()), (vec![0.5, -0.5], "10"));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If a name occurs twice, or the file cannot be written.

@@ -5,6 +5,14 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 /// Element types of files.
+///
+/// ```
+/// # use shadegrad::{io::*, *};
+/// let weight = Saved::f32("fc.weight", &[1, 2], &[1.0, 2.0])?;
+/// assert_eq!(weight.dtype(), FileType::F32);
+/// assert_eq!((FileType::BF16.name(), FileType::BF16.size()), ("BF16", 2));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum FileType {
@@ -42,11 +50,21 @@ const TYPES: &[(FileType, &str, usize)] = &[
 
 impl FileType {
     /// Its name in a safetensors file.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// assert_eq!([FileType::F32.name(), FileType::I64.name(), FileType::Bool.name()], ["F32", "I64", "BOOL"]);
+    /// ```
     pub fn name(self) -> &'static str {
         TYPES[self as usize].1
     }
 
     /// Bytes of one element.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// assert_eq!([FileType::F16.size(), FileType::F32.size(), FileType::F64.size()], [2, 4, 8]);
+    /// ```
     pub fn size(self) -> usize {
         TYPES[self as usize].2
     }
@@ -126,6 +144,14 @@ impl Saved {
 
     /// A tensor of floats, row-major.
     ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let weight = Saved::f32("fc.weight", &[2, 2], &[1.0, 2.0, 3.0, 4.0])?;
+    /// assert_eq!((weight.shape(), weight.to_f32()), (&[2, 2][..], vec![1.0, 2.0, 3.0, 4.0]));
+    /// assert!(Saved::f32("fc.weight", &[2, 2], &[1.0]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shape has another number of elements.
     pub fn f32(name: impl Into<String>, shape: &[usize], data: &[f32]) -> crate::Result<Self> {
@@ -142,27 +168,63 @@ impl Saved {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let weights = Weights::new(vec![Saved::f32("fc.bias", &[1], &[0.5])?], Meta::new());
+    /// assert_eq!(weights.tensors()[0].name(), "fc.bias");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The same tensor under another name.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let bias = Saved::f32("module.fc.bias", &[1], &[0.5])?;
+    /// let short = bias.name().trim_start_matches("module.").to_string();
+    /// assert_eq!(bias.renamed(short).name(), "fc.bias");
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn renamed(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
     /// Element type.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let bias = Saved::f32("fc.bias", &[1], &[0.5])?;
+    /// assert_eq!(bias.dtype(), FileType::F32);
+    /// assert_eq!(bias.to_bytes().len(), bias.numel() * bias.dtype().size());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dtype(&self) -> FileType {
         self.dtype
     }
 
     /// Lengths of its dimensions.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let conv = Saved::f32("conv.weight", &[2, 1, 1, 3], &[0.0; 6])?; // [out, in, height, width], as PyTorch has it
+    /// assert_eq!(conv.shape(), [2, 1, 1, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// Number of elements.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// assert_eq!(Saved::f32("conv.weight", &[2, 1, 1, 3], &[0.0; 6])?.numel(), 6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn numel(&self) -> usize {
         self.shape.iter().product()
     }
@@ -174,6 +236,13 @@ impl Saved {
     }
 
     /// The elements in row-major order as bytes, little-endian.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let bias = Saved::f32("fc.bias", &[2], &[1.0, -2.0])?;
+    /// assert_eq!(bias.to_bytes(), [1f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let (n, size) = (self.numel(), self.dtype.size());
         if self.contiguous() {
@@ -196,6 +265,13 @@ impl Saved {
     }
 
     /// The elements in row-major order, rounded to floats where they are of another type.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let bias = Saved::f32("fc.bias", &[2], &[1.0, -2.0])?;
+    /// assert_eq!(bias.to_f32(), [1.0, -2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_f32(&self) -> Vec<f32> {
         let bytes = self.to_bytes();
         match self.dtype {
@@ -227,6 +303,15 @@ impl Saved {
     }
 
     /// The same elements in another shape.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, *};
+    /// let patches = Saved::f32("proj.weight", &[4, 6], &[0.5; 24])?; // a linear layer over patches of 3 x 1 x 2
+    /// let conv = patches.reshaped(&[4, 3, 1, 2])?;
+    /// assert_eq!((conv.name(), conv.shape()), ("proj.weight", &[4, 3, 1, 2][..]));
+    /// assert!(patches.reshaped(&[5, 5]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it has another number of elements.

@@ -31,6 +31,19 @@ pub struct Weights {
 }
 
 /// What [`Weights::load_into`] lets through.
+///
+/// ```
+/// # use shadegrad::{io::*, nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let body = Weights::new(vec![Saved::f32("fc.weight", &[1, 2], &[3.0, 4.0])?], Meta::new());
+/// assert!(body.load_into(&arena, &LoadOptions::strict()).is_err()); // the bias is missing
+/// let done = body.load_into(&arena, &LoadOptions { allow: vec!["*.bias".into()] })?;
+/// assert_eq!((done.set, done.left), (1, vec!["fc.bias".to_string()]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Names that may be missing, unexpected or of another shape, as [`glob`]s: `fc.*` for a classifier of other
@@ -40,17 +53,53 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     /// Every name and shape must agree.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let all = Weights::of(&arena)?;
+    /// assert_eq!(all.load_into(&arena, &LoadOptions::strict())?.set, 2); // weight and bias, as they were
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn strict() -> Self {
         Self::default()
     }
 
     /// All but the names that match must agree.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let other = Weights::new(vec![Saved::f32("fc.weight", &[9, 9], &[0.0; 81])?], Meta::new());
+    /// let done = other.load_into(&arena, &LoadOptions::allowing(&["fc.*"]))?; // a head for other classes is left
+    /// assert_eq!(done.set, 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn allowing(patterns: &[&str]) -> Self {
         Self { allow: patterns.iter().map(|p| (*p).to_string()).collect() }
     }
 }
 
 /// What [`Weights::load_into`] did.
+///
+/// ```
+/// # use shadegrad::{io::*, nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let bias = Weights::new(vec![Saved::f32("fc.bias", &[1], &[0.5])?], Meta::new());
+/// let Loaded { set, left } = bias.load_into(&arena, &LoadOptions::allowing(&["fc.weight"]))?;
+/// assert_eq!((set, left), (1, vec!["fc.weight".to_string()]));
+/// assert_eq!(arena.params().by_name("fc.bias")?.to_vec()?, [0.5]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// Parameters and buffers that were set.
@@ -61,12 +110,35 @@ pub struct Loaded {
 
 impl Weights {
     /// Tensors that are not from a file.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// let bias = Saved::f32("fc.bias", &[2], &[0.5, -0.5])?;
+    /// let weights = Weights::new(vec![bias], Meta::from([("note".to_string(), "made up".to_string())]));
+    /// assert_eq!(weights.get("fc.bias").map(Saved::numel), Some(2));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(tensors: Vec<Saved>, meta: Meta) -> Self {
         Self { tensors, meta, path: PathBuf::new() }
     }
 
     /// Reads a safetensors file, or a state dictionary that `torch.save` wrote (PyTorch 1.6 and later, `.pt` or `.pth`).
     /// The content says which, not the name. Nothing in the file is executed, and no number in it is trusted.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("model.safetensors");
+    /// # Weights::new(vec![Saved::f32("fc.bias", &[2], &[0.5, -0.5])?], Meta::new()).save(&path)?;
+    /// let weights = Weights::open(&path)?; // .safetensors, .pt or .pth
+    /// for t in weights.tensors() {
+    ///     println!("{} {:?} {}", t.name(), t.shape(), t.dtype().name()); // fc.bias [2] F32
+    /// }
+    /// # std::fs::write(&path, b"GGUF").expect("a file");
+    /// # assert!(Weights::open(&path).is_err());
+    /// assert_eq!(weights.tensors().len(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Data`] if it is neither, or damaged: what it is, and what to do.
@@ -85,6 +157,18 @@ impl Weights {
 
     /// The parameters and buffers of an arena, with PyTorch's names and layouts.
     ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::{Arena, Builder, Conv2d, ConvOptions}, Error, Gpu, Options};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Conv2d::new(&mut names.root().sub("conv"), 3, 8, 5, ConvOptions::new(1, 2));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let weights = Weights::of(&arena)?;
+    /// assert_eq!(weights.get("conv.weight").map(Saved::shape), Some(&[8, 3, 5, 5][..])); // PyTorch's layout
+    /// assert_eq!(arena.params().by_name("conv.weight")?.shape(), [8, 5, 5, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn of(arena: &Arena) -> Result<Self> {
@@ -96,21 +180,59 @@ impl Weights {
     }
 
     /// The tensors in the order of the file.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// let (a, b) = (Saved::f32("a", &[2], &[1.0, 2.0])?, Saved::f32("b", &[1], &[3.0])?);
+    /// let weights = Weights::new(vec![a, b], Meta::new());
+    /// let count: usize = weights.tensors().iter().map(Saved::numel).sum();
+    /// assert_eq!(count, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn tensors(&self) -> &[Saved] {
         &self.tensors
     }
 
     /// The file's notes.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let path = folder.path().join("model.safetensors");
+    /// let notes = Meta::from([("licence".to_string(), "MIT".to_string())]);
+    /// Weights::new(vec![], notes).save(&path)?;
+    /// assert_eq!(Weights::open(&path)?.meta()["licence"], "MIT");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
     /// The tensor called `name`.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// let weights = Weights::new(vec![Saved::f32("fc.bias", &[2], &[0.5, -0.5])?], Meta::new());
+    /// assert_eq!(weights.get("fc.bias").map(Saved::to_f32), Some(vec![0.5, -0.5]));
+    /// assert!(weights.get("fc.weight").is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn get(&self, name: &str) -> Option<&Saved> {
         self.tensors.iter().find(|t| t.name() == name)
     }
 
     /// Changes, renames (see [`Saved::renamed`]) or drops each tensor.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// let all = vec![Saved::f32("net.fc.bias", &[1], &[0.5])?, Saved::f32("ema.fc.bias", &[1], &[0.4])?];
+    /// let own = Weights::new(all, Meta::new()).map(|t| {
+    ///     let name = t.name().strip_prefix("net.").map(String::from); // the rest is dropped
+    ///     Ok(name.map(|name| t.renamed(name)))
+    /// })?;
+    /// assert_eq!(own.tensors().iter().map(Saved::name).collect::<Vec<_>>(), ["fc.bias"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of `f`.
@@ -120,6 +242,14 @@ impl Weights {
     }
 
     /// Without the other state and the notes of a checkpoint.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// let all = vec![Saved::f32("fc.bias", &[1], &[0.5])?, Saved::f32("shadegrad.mask", &[1], &[1.0])?];
+    /// let own = Weights::new(all, Meta::new()).weights_only();
+    /// assert_eq!(own.tensors().iter().map(Saved::name).collect::<Vec<_>>(), ["fc.bias"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn weights_only(mut self) -> Self {
         self.tensors.retain(|t| !t.name().starts_with(RESERVED));
@@ -127,6 +257,21 @@ impl Weights {
     }
 
     /// Writes a safetensors file, whole or not at all.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.5)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// let path = folder.path().join("trained.safetensors");
+    /// Weights::of(&arena)?.save(&path)?;
+    /// let file = Weights::open(&path)?;
+    /// assert_eq!(file.get("fc.bias").map(Saved::to_f32), Some(vec![0.5]));
+    /// assert_eq!(file.meta()["format"], "pt"); // what PyTorch's readers ask for
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a name occurs twice, or the file cannot be written.
@@ -140,6 +285,18 @@ impl Weights {
     /// Sets an arena's parameters and buffers, converting types and layouts. The number of batches that PyTorch's batch
     /// normalisation has seen (`*.num_batches_tracked`) is passed over, of whatever type: only a momentum of `None` reads
     /// it there, which layers here do not have. PyTorch fills it in when it loads a file from here.
+    ///
+    /// ```
+    /// # use shadegrad::{io::*, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let file = Weights::new(vec![Saved::f32("fc.weight", &[1, 2], &[3.0, 4.0])?], Meta::new());
+    /// file.load_into(&arena, &LoadOptions::strict())?;
+    /// assert_eq!(layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[1, 2])?)?.item()?, 7.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Params`] if names or shapes do not agree, and the options do not allow it: all that are missing, with

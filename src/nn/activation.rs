@@ -46,6 +46,15 @@ pub enum Activation {
 impl Activation {
     /// The function's values. Those with a parameter take what they hold as a constant; see [`Activation::layer`].
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let x = Tensor::from_slice(&gpu, &[-2.0, 0.0, 3.0], &[3])?;
+    /// assert_eq!(Activation::Relu.apply(&x)?.to_vec()?, [0.0, 0.0, 3.0]);
+    /// assert_eq!(Activation::Prelu(0.25).apply(&x)?.to_vec()?, [-0.5, 0.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
@@ -68,6 +77,12 @@ impl Activation {
 
     /// Checks the number that some hold.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// assert!(Activation::Elu(1.0).check().is_ok());
+    /// assert!(Activation::LeakyRelu(f32::NAN).check().is_err());
+    /// ```
+    ///
     /// # Errors
     /// If it is not finite.
     pub fn check(self) -> Result<()> {
@@ -81,6 +96,18 @@ impl Activation {
 
     /// The activation as a layer. [`Activation::Prelu`] declares its parameter `weight` `[1]` as PyTorch does,
     /// [`Activation::Crrelu`] `eps` `[]`; both without weight decay. The others have none.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let layer = Activation::Prelu(0.25).layer(&mut names.root().sub("act")); // declares act.weight
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let x = Tensor::from_slice(&gpu, &[-4.0, 4.0], &[2])?;
+    /// assert_eq!(layer.forward(&Cx::eval(&arena), &x)?.to_vec()?, [-1.0, 4.0]);
+    /// assert_eq!(arena.params().by_name("act.weight")?.to_vec()?, [0.25]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn layer(self, scope: &mut Scope<'_>) -> ActivationLayer {
         let param = match self {
             Self::Prelu(a) => Some(scope.param_without_decay("weight", &[1], Init::Const(a))),
@@ -98,6 +125,18 @@ impl Module for Activation {
 }
 
 /// An activation in a model, with its parameter where it has one: [`Activation::layer`] makes it.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// let layer: ActivationLayer = Activation::Prelu(0.5).layer(&mut names.root());
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::train(&arena), &Tensor::from_slice(&gpu, &[-2.0, 3.0], &[2])?)?;
+/// arena.backward(&y.sum_all()?)?;
+/// assert_eq!(arena.grads().by_name("weight")?.to_vec()?, [-2.0]); // the sum of what was negative
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ActivationLayer {
     name: String,
@@ -107,6 +146,14 @@ pub struct ActivationLayer {
 
 impl ActivationLayer {
     /// The learned number, if there is one.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let mut root = names.root();
+    /// let (learned, plain) = (Activation::Prelu(0.25).layer(&mut root), Activation::Relu.layer(&mut root));
+    /// assert!(learned.param().is_some() && plain.param().is_none());
+    /// ```
     pub fn param(&self) -> Option<ParamId> {
         self.param
     }

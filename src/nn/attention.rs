@@ -30,6 +30,17 @@ pub struct MultiHeadAttention {
 impl MultiHeadAttention {
     /// A layer with `heads` heads of `width / heads` each and dropout behind `proj`. First values as timm's ViT: truncated
     /// normal 0.02, biases zero.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// MultiHeadAttention::new(&mut names.root().sub("attn"), 16, 4, false, 0.1);
+    /// let (table, _) = names.tables()?;
+    /// let all: Vec<&str> = table.entries().iter().map(|e| e.name.as_str()).collect();
+    /// assert_eq!(all, ["attn.qkv.weight", "attn.proj.weight", "attn.proj.bias"]);
+    /// assert_eq!(table.entries()[0].shape, [48, 16]); // queries, keys and values
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, width: usize, heads: usize, qkv_bias: bool, dropout: f32) -> Self {
         let (w, b) = (Init::TruncNormal(0.02), Some(Init::Zeros));
         Self {
@@ -42,6 +53,21 @@ impl MultiHeadAttention {
     }
 
     /// The layer with a bias, a mask or causality.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = MultiHeadAttention::new(&mut names.root().sub("attn"), 4, 2, true, 0.0);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let cx = Cx::eval(&arena);
+    /// let causal = Attention { causal: true, ..Attention::default() };
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 0.0, 1.0], &[1, 2, 4])?; // two tokens
+    /// let both = layer.attend(&cx, &x, causal)?.narrow(1, 0, 1)?;
+    /// let alone = layer.forward(&cx, &x.narrow(1, 0, 1)?)?; // the first token sees itself only
+    /// assert!(both.sub(&alone)?.to_vec()?.iter().all(|d| d.abs() < 1e-6));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the input is not `[N, tokens, width]`, or the heads do not divide the width.

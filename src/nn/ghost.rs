@@ -6,6 +6,15 @@ use crate::nn::{BatchNorm2d, Cx, Module, Scope, Stats};
 use crate::tensor::Tensor;
 
 /// Into what a batch is cut.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let mut names = Builder::new();
+/// let mut layer = |name: &str, ghosts| GhostBatchNorm::new(&mut names.root().sub(name), 8, ghosts);
+/// assert_eq!(layer("a", Ghosts::Size(4))?.pieces(12), [4, 4, 4]);
+/// assert_eq!(layer("b", Ghosts::Pieces(2))?.pieces(12), [6, 6]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ghosts {
     /// Ghost batches of this many samples: `max(1, floor(batch / size))` pieces.
@@ -17,6 +26,18 @@ pub enum Ghosts {
 /// Ghost batch normalisation of `[N, .., C]` (Hoffer, Hubara and Soudry, "Train longer, generalize better", 2017): in
 /// training each piece of the batch is normalised by its own statistics, and the running statistics follow every piece in
 /// turn. In evaluation it is [`BatchNorm2d`], with the same parameters and buffers under the same names.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// let layer = GhostBatchNorm::new(&mut names.root(), 1, Ghosts::Size(2))?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let x = Tensor::from_slice(&gpu, &[0.0, 2.0, 10.0, 30.0], &[4, 1])?;
+/// let y = layer.forward(&Cx::train(&arena), &x)?.round()?; // each pair by its own mean and variance
+/// assert_eq!(y.to_vec()?, [-1.0, 1.0, -1.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GhostBatchNorm {
     norm: BatchNorm2d,
@@ -26,6 +47,15 @@ pub struct GhostBatchNorm {
 impl GhostBatchNorm {
     /// A layer with PyTorch's defaults of batch norm.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let layer = GhostBatchNorm::new(&mut names.root().sub("bn1"), 16, Ghosts::Size(32))?;
+    /// assert_eq!(layer.pieces(128), [32; 4]);
+    /// assert!(GhostBatchNorm::new(&mut names.root().sub("bn2"), 16, Ghosts::Size(0)).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the size or the number of pieces is 0.
     pub fn new(scope: &mut Scope<'_>, channels: usize, ghosts: Ghosts) -> Result<Self> {
@@ -33,6 +63,15 @@ impl GhostBatchNorm {
     }
 
     /// Cuts the batches of a layer that exists.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let norm = BatchNorm2d::new(&mut names.root().sub("bn1"), 16).momentum(0.05);
+    /// let layer = GhostBatchNorm::over(norm, Ghosts::Pieces(4))?;
+    /// assert_eq!(layer.pieces(128), [32; 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`GhostBatchNorm::new`].
@@ -44,6 +83,15 @@ impl GhostBatchNorm {
     }
 
     /// Lengths of the pieces of a batch of `samples`: equal, but for a shorter last one. There may be fewer than asked for.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let layer = GhostBatchNorm::new(&mut names.root(), 16, Ghosts::Size(4))?;
+    /// assert_eq!(layer.pieces(10), [5, 5]); // floor(10 / 4) pieces
+    /// assert_eq!(layer.pieces(11), [6, 5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn pieces(&self, samples: usize) -> Vec<usize> {
         let count = match self.ghosts {
             Ghosts::Size(size) => samples / size,

@@ -4,6 +4,17 @@ use crate::rng::Philox;
 
 /// Which number of connections a variance is divided by. For a weight `[out][in]` or `[out][kh][kw][in]`, fan-in is the
 /// product of all dimensions but the first, fan-out that of all but the last.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// let he = Init::KaimingUniform(Fan::In, 1.0); // three inputs: within +-sqrt(3 / 3)
+/// let layer = Linear::with_init(&mut names.root(), 3, 64, he, None);
+/// let w = Arena::new(&gpu, &names, 0)?.params().get(layer.weight()).to_vec()?;
+/// assert!(w.iter().all(|v| v.abs() <= 1.0) && w.iter().any(|v| v.abs() > 0.9));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fan {
     /// Connections into one output: keeps the variance of activations.
@@ -13,6 +24,20 @@ pub enum Fan {
 }
 
 /// How a parameter's first values are drawn. Formulas as in `torch.nn.init`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// let mut root = names.root();
+/// let ids = [root.param("a", &[2, 2], Init::Const(0.5)), root.param("b", &[2, 2], Init::Orthogonal(2.0))];
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let [a, b] = ids.map(|id| arena.params().get(id));
+/// assert_eq!(a.to_vec()?, [0.5; 4]);
+/// let product = b.matmul_t(b, false, true)?.to_vec()?; // 2^2 times the identity
+/// assert!(product.iter().zip([4.0, 0.0, 0.0, 4.0]).all(|(p, want)| (p - want).abs() < 1e-5));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All 0.

@@ -26,12 +26,33 @@ pub struct Linear {
 
 impl Linear {
     /// A layer in this scope. First values as `torch.nn.Linear`: uniform in `+-1 / sqrt(inputs)`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let layer = Linear::new(&mut names.root().sub("fc"), 8, 2, true);
+    /// let (table, _) = names.tables()?;
+    /// assert_eq!(table.entries()[layer.weight().index()].shape, [2, 8]); // [out, in]
+    /// assert_eq!(table.entries()[1].name, "fc.bias");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Self {
         let init = Init::FanIn(inputs);
         Self::with_init(scope, inputs, outputs, init, bias.then_some(init))
     }
 
     /// A layer with other first values, without a bias where that has none.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let layer = Linear::with_init(&mut names.root(), 2, 1, Init::Ones, Some(Init::Const(0.5)));
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// assert_eq!(layer.forward(&Cx::eval(&arena), &x)?.to_vec()?, [3.5, 7.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_init(scope: &mut Scope<'_>, inputs: usize, outputs: usize, weight: Init, bias: Option<Init>) -> Self {
         Self {
             name: scope.name().to_string(),
@@ -41,11 +62,33 @@ impl Linear {
     }
 
     /// The weight.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let layer = Linear::new(&mut names.root().sub("fc"), 2, 1, false);
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// arena.set_value(layer.weight(), &Tensor::from_slice(&gpu, &[2.0, 3.0], &[1, 2])?)?;
+    /// let y = layer.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[1, 2])?)?;
+    /// assert_eq!(y.to_vec()?, [5.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn weight(&self) -> ParamId {
         self.weight
     }
 
     /// The bias, if there is one.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// let mut root = names.root();
+    /// let with = Linear::new(&mut root.sub("a"), 2, 1, true);
+    /// let without = Linear::new(&mut root.sub("b"), 2, 1, false);
+    /// assert_eq!(without.bias(), None);
+    /// assert_eq!(with.bias().map(ParamId::index), Some(1)); // after its weight
+    /// ```
     pub fn bias(&self) -> Option<ParamId> {
         self.bias
     }
@@ -61,6 +104,19 @@ impl Module for Linear {
 }
 
 /// Sets each element to zero with probability `p` in training and scales the others by `1 / (1 - p)`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let x = Tensor::ones(&gpu, &[1000])?;
+/// let y = Dropout(0.5).forward(&Cx::train(&arena).seeded(1, 0), &x)?.to_vec()?;
+/// assert!(y.iter().all(|&v| v == 0.0 || v == 2.0));
+/// assert_eq!(Dropout(0.5).forward(&Cx::eval(&arena), &x)?.to_vec()?, [1.0; 1000]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout(pub f32);
 
@@ -75,6 +131,18 @@ impl Module for Dropout {
 
 /// Stochastic depth: sets the whole branch of a sample to zero with probability `p` in training and scales the others by
 /// `1 / (1 - p)` (Huang et al., 2016). For the branch of a residual block, before the addition.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let branch = Tensor::ones(&gpu, &[8, 3])?; // eight samples
+/// let y = DropPath(0.5).forward(&Cx::train(&arena).seeded(1, 0), &branch)?.to_vec()?;
+/// assert!(y.chunks(3).all(|sample| sample == [0.0; 3] || sample == [2.0; 3]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct DropPath(pub f32);
 
@@ -88,6 +156,20 @@ impl Module for DropPath {
 }
 
 /// Passes its input on.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// // Where a shortcut needs no projection:
+/// let (inputs, outputs) = (16, 16);
+/// let shortcut: Box<dyn Module> = if inputs == outputs { Box::new(Identity) } else { Box::new(GlobalAvgPool) };
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?;
+/// assert_eq!(shortcut.forward(&Cx::eval(&arena), &x)?.to_vec()?, [1.0, 2.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity;
 
@@ -98,6 +180,17 @@ impl Module for Identity {
 }
 
 /// Merges all dimensions but the first.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let images = Tensor::ones(&gpu, &[2, 4, 4, 3])?; // [N, H, W, C]
+/// assert_eq!(Flatten.forward(&Cx::eval(&arena), &images)?.shape(), [2, 48]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flatten;
 
@@ -129,11 +222,38 @@ pub struct Sequential(Vec<Box<dyn Module>>);
 
 impl Sequential {
     /// An empty sequence.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let mut model = Sequential::new();
+    /// for i in 0..3 {
+    ///     model = model.then(Linear::with_init(&mut names.root().sub(i), 1, 1, Init::Const(2.0), None));
+    /// }
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(model.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[1, 1])?)?.item()?, 8.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// With one more at the end. PyTorch numbers the members: build each in `scope.sub(0)`, `scope.sub(1)` ...
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let mut root = names.root();
+    /// let model = Sequential::new()
+    ///     .then(Linear::with_init(&mut root.sub(0), 2, 1, Init::Const(-1.0), None))
+    ///     .then(Activation::LeakyRelu(0.5));
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let y = model.forward(&Cx::eval(&arena), &Tensor::from_slice(&gpu, &[1.0, 3.0], &[1, 2])?)?;
+    /// assert_eq!(y.to_vec()?, [-2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn then(mut self, module: impl Module + 'static) -> Self {
         self.0.push(Box::new(module));
@@ -141,11 +261,23 @@ impl Sequential {
     }
 
     /// Number of modules.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// let model = Sequential::new().then(Flatten).then(Activation::Relu);
+    /// assert_eq!(model.len(), 2);
+    /// ```
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// assert!(Sequential::new().is_empty());
+    /// assert!(!Sequential::new().then(Flatten).is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -180,6 +312,17 @@ pub struct Mlp {
 impl Mlp {
     /// An MLP from `width` to `hidden` to `width`. First values as timm's ViT: truncated normal 0.02, biases zero. The
     /// parameter of an activation that has one is in the scope `act`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let mut names = Builder::new();
+    /// Mlp::new(&mut names.root().sub("mlp"), 8, 32, Activation::Prelu(0.25), 0.1);
+    /// let (table, _) = names.tables()?;
+    /// let shape = |name: &str| table.find(name).map(|row| table.entries()[row].shape.clone());
+    /// assert_eq!(shape("mlp.fc1.weight"), Some(vec![32, 8]));
+    /// assert_eq!(shape("mlp.act.weight"), Some(vec![1])); // PReLU's own number
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, width: usize, hidden: usize, activation: Activation, dropout: f32) -> Self {
         let (w, b) = (Init::TruncNormal(0.02), Some(Init::Zeros));
         Self {

@@ -1,6 +1,16 @@
 //! How a parameter lies in PyTorch's files, where that differs from here.
 
 /// The order of a parameter's elements in files, which is PyTorch's.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// let here = vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]; // one filter of [1, 2] pixels and 3 channels
+/// let shape = [1, 1, 2, 3];
+/// let there = Layout::ChannelsLast.outside(&shape, here.clone());
+/// assert_eq!(Layout::ChannelsLast.outside_shape(&shape), [1, 3, 1, 2]);
+/// assert_eq!(there, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+/// assert_eq!(Layout::ChannelsLast.inside(&shape, there), here);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
     /// The same in both.
@@ -15,6 +25,12 @@ pub enum Layout {
 
 impl Layout {
     /// The shape there of what has `shape` here.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// assert_eq!(Layout::ChannelsLast.outside_shape(&[16, 3, 3, 8]), [16, 8, 3, 3]);
+    /// assert_eq!(Layout::Flattened([4, 4, 8]).outside_shape(&[10, 128]), [10, 128]);
+    /// ```
     pub fn outside_shape(self, shape: &[usize]) -> Vec<usize> {
         match (self, shape) {
             (Self::ChannelsLast, &[a, h, w, b]) => vec![a, b, h, w],
@@ -32,6 +48,13 @@ impl Layout {
     }
 
     /// Elements in the order there, from those of `shape` here.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// let columns = vec![0.0, 1.0, 2.0, 3.0]; // of an image of [1, 2] pixels with 2 channels
+    /// let there = Layout::Flattened([1, 2, 2]).outside(&[1, 4], columns);
+    /// assert_eq!(there, [0.0, 2.0, 1.0, 3.0]); // the first channel's pixels, then the second's
+    /// ```
     pub fn outside(self, shape: &[usize], data: Vec<f32>) -> Vec<f32> {
         match self.block(shape) {
             Some([rows, pixels, channels]) => transposed(&data, [rows, pixels, channels]),
@@ -40,6 +63,13 @@ impl Layout {
     }
 
     /// Elements in the order here, for `shape` here, from those there.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// let there = vec![0.0, 1.0, 2.0, 3.0]; // [out 1, in 2, height 1, width 2]
+    /// let here = Layout::ChannelsLast.inside(&[1, 1, 2, 2], there);
+    /// assert_eq!(here, [0.0, 2.0, 1.0, 3.0]); // [out 1, height 1, width 2, in 2]
+    /// ```
     pub fn inside(self, shape: &[usize], data: Vec<f32>) -> Vec<f32> {
         match self.block(shape) {
             Some([rows, pixels, channels]) => transposed(&data, [rows, channels, pixels]),

@@ -77,6 +77,19 @@ use crate::tensor::Tensor;
 pub trait Module: Send + Sync {
     /// The result for the input `x` with the parameters, mode and randomness of `cx`.
     ///
+    /// ```
+    /// # use shadegrad::{autograd::no_grad, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let model = Sequential::new().then(Linear::new(&mut names.root(), 4, 2, true)).then(Dropout(0.5));
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let x = Tensor::ones(&gpu, &[8, 4])?;
+    /// let training = model.forward(&Cx::train(&arena).seeded(0, 0), &x)?; // dropout is on
+    /// let evaluation = no_grad(|| model.forward(&Cx::eval(&arena), &x))?; // nothing is kept for a backward pass
+    /// assert_eq!((training.shape(), evaluation.shape()), (&[8, 2][..], &[8, 2][..]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a shape does not fit, or the device refuses.
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor>;

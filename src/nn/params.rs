@@ -36,6 +36,18 @@ pub struct Params {
 impl Params {
     /// Parameters from one tensor per row.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// let (table, _) = names.tables()?;
+    /// let own = Params::new(table.clone(), vec![Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?])?;
+    /// assert_eq!(own.by_name("fc.weight")?.to_vec()?, [3.0, 4.0]);
+    /// assert!(Params::new(table, vec![Tensor::ones(&gpu, &[2])?]).is_err()); // of another shape
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are more or fewer tensors than rows, or a shape differs; the text names the parameter.
     pub fn new(table: Arc<Table>, tensors: Vec<Tensor>) -> Result<Self> {
@@ -49,6 +61,20 @@ impl Params {
     }
 
     /// The parameters that lie in the flat tensor: views of its memory, through which gradients flow to it.
+    ///
+    /// ```
+    /// # use shadegrad::{autograd::grad, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// let (table, _) = names.tables()?; // slots of 64 floats for weight and bias
+    /// let flat = Tensor::full(&gpu, &[table.floats()], 0.5)?.leaf();
+    /// let params = Params::from_flat(&table, &flat)?;
+    /// assert_eq!(params.get(layer.weight()).to_vec()?, [0.5, 0.5]);
+    /// let sum = params.by_name("fc.bias")?.sum_all()?;
+    /// assert_eq!(grad(&sum, &[&flat])?[0].to_vec()?.iter().sum::<f32>(), 1.0); // at the bias alone
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `flat` is not one dimension of the table's [`Table::floats`] floats.
@@ -68,6 +94,18 @@ impl Params {
 
     /// All parameters side by side in one tensor of [`Table::floats`] floats, with zeros between; gradients flow through.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(3.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let flat = arena.params().to_flat()?.to_vec()?;
+    /// assert_eq!(flat.len(), arena.table().floats());
+    /// assert_eq!((flat[..3].to_vec(), flat[64]), (vec![1.0, 1.0, 0.0], 3.0)); // the weight, zeros, the bias
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are no parameters, or the device refuses.
     pub fn to_flat(&self) -> Result<Tensor> {
@@ -76,11 +114,32 @@ impl Params {
     }
 
     /// Names, shapes and places.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let zeros = arena.params().map(|_, t| t.mul_scalar(0.0))?;
+    /// assert_eq!(zeros.table().numel(), 3); // the model's names and shapes go along
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
     /// The tensor of a parameter.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the id is that of another, larger model.
@@ -89,26 +148,84 @@ impl Params {
     }
 
     /// The tensors in the order of the table.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let shapes: Vec<&[usize]> = arena.params().tensors().iter().map(Tensor::shape).collect();
+    /// assert_eq!(shapes, [&[1, 2][..], &[1][..]]); // weight and bias
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
     /// The tensors as most functions of [`crate::autograd`] take them.
+    ///
+    /// ```
+    /// # use shadegrad::{autograd::grad, nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let y = layer.forward(&Cx::train(&arena), &Tensor::ones(&gpu, &[1, 2])?)?;
+    /// let grads = grad(&y.sum_all()?, &arena.params().refs())?;
+    /// assert_eq!((grads[0].to_vec()?, grads[1].to_vec()?), (vec![1.0, 1.0], vec![1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn refs(&self) -> Vec<&Tensor> {
         self.tensors.iter().collect()
     }
 
     /// The full names in the order of the table.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().names().collect::<Vec<_>>(), ["fc.weight", "fc.bias"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.table.entries().iter().map(|e| e.name.as_str())
     }
 
     /// Names and tensors in the order of the table.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// for (name, tensor) in arena.params().iter() {
+    ///     println!("{name}: {tensor:?}"); // fc.weight: Tensor([1, 2], F32, leaf)
+    /// }
+    /// let count: usize = arena.params().iter().map(|(_, t)| t.numel()).sum();
+    /// assert_eq!(count, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.names().zip(self.tensors.iter())
     }
 
     /// The id of the parameter called `name`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().id("fc.weight")?, layer.weight());
+    /// assert!(arena.params().id("conv.weight").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is none.
@@ -119,6 +236,16 @@ impl Params {
 
     /// The tensor of the parameter called `name`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.5)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().by_name("fc.bias")?.to_vec()?, [0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is none.
     pub fn by_name(&self, name: &str) -> Result<&Tensor> {
@@ -126,6 +253,19 @@ impl Params {
     }
 
     /// The same parameters but for one.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let other = arena.params().with(layer.weight(), Tensor::from_slice(&gpu, &[2.0, 3.0], &[1, 2])?)?;
+    /// let (x, cx) = (Tensor::ones(&gpu, &[1, 2])?, Cx::eval(&arena));
+    /// assert_eq!(layer.forward(&cx.with_params(&other), &x)?.item()?, 5.0);
+    /// assert_eq!(layer.forward(&cx, &x)?.item()?, 2.0); // the arena's are as they were
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If its shape differs.
@@ -138,6 +278,19 @@ impl Params {
 
     /// A function of each parameter.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(1.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let of_weights = |e: &Entry| if e.name.ends_with("bias") { 1.0 } else { 0.5 };
+    /// let halved = arena.params().map(|e, t| t.mul_scalar(of_weights(e)))?;
+    /// assert_eq!(halved.by_name("fc.weight")?.to_vec()?, [0.5, 0.5]);
+    /// assert_eq!(halved.by_name("fc.bias")?.to_vec()?, [1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of `f`, or if it changes a shape.
     pub fn map(&self, mut f: impl FnMut(&Entry, &Tensor) -> Result<Tensor>) -> Result<Self> {
@@ -146,6 +299,18 @@ impl Params {
     }
 
     /// A function of each parameter and its counterpart.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let start = arena.params().map(|_, t| t.detach().mul_scalar(3.0))?;
+    /// let middle = arena.params().zip(&start, |a, b| a.add(b)?.mul_scalar(0.5))?; // halfway between two models
+    /// assert_eq!(middle.get(layer.weight()).to_vec()?, [2.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of `f`, or if shapes differ.
@@ -159,6 +324,19 @@ impl Params {
 
     /// `self + scale * other`: an inner step of gradient descent when `other` are gradients and `scale` is minus the rate.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let w = arena.params();
+    /// let loss = layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 2], 4.0)?)?.sum_all()?;
+    /// let inner = w.add_scaled(&w.grad(&loss, true, &[])?, -0.25)?; // one step of gradient descent
+    /// assert_eq!(inner.get(layer.weight()).to_vec()?, [0.0, 0.0]); // 1 - 0.25 * 4
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If shapes differ.
     pub fn add_scaled(&self, other: &Params, scale: f32) -> Result<Self> {
@@ -166,12 +344,36 @@ impl Params {
     }
 
     /// The same values as constants.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let fixed = arena.params().detach(); // a teacher's, say
+    /// let y = layer.forward(&Cx::eval(&arena).with_params(&fixed), &Tensor::ones(&gpu, &[1, 2])?)?;
+    /// assert!(arena.params().tensors()[0].requires_grad() && !y.requires_grad());
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn detach(&self) -> Self {
         Self { table: self.table.clone(), tensors: self.tensors.iter().map(Tensor::detach).collect() }
     }
 
     /// The same values as new leaves.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let own = arena.params().detach().leaves();
+    /// let y = layer.forward(&Cx::eval(&arena).with_params(&own), &Tensor::ones(&gpu, &[1, 2])?)?;
+    /// assert_eq!(own.grad(&y.sum_all()?, false, &[])?.get(layer.weight()).to_vec()?, [1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn leaves(&self) -> Self {
         Self { table: self.table.clone(), tensors: self.tensors.iter().map(Tensor::leaf).collect() }
@@ -179,6 +381,20 @@ impl Params {
 
     /// Gradients of the scalar `loss` with respect to all parameters that need one; zeros for those that do not (frozen
     /// ones) and for those that match a [`glob`] in `may_miss`. With `create_graph` they are differentiable.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let unused = Linear::new(&mut names.root().sub("spare"), 1, 1, false);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let y = layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[2, 1], 3.0)?)?; // two rows
+    /// let grads = arena.params().grad(&y.sum_all()?, false, &["spare.*"])?; // which the loss does not see
+    /// assert_eq!(grads.by_name("fc.weight")?.to_vec()?, [6.0]);
+    /// assert_eq!(grads.by_name("spare.weight")?.to_vec()?, [0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a parameter gets no gradient: the text names all of them and the operations on the way that have none.

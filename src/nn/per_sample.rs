@@ -48,6 +48,20 @@ struct Seen {
 }
 
 /// What the layers of a forward pass leave for per-sample gradients. Made by [`Cx::capturing`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let (cx, capture): (Cx, Capture) = Cx::train(&arena).capturing();
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0], &[3, 1])?;
+/// let loss = layer.forward(&cx, &x)?.sum_all()?; // the sum over three samples
+/// let each = capture.backward(&loss, arena.params(), 3)?;
+/// assert_eq!(each.squared_norms()?.to_vec()?, [1.0, 4.0, 9.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Capture(Arc<Mutex<Vec<Seen>>>);
 
@@ -61,6 +75,20 @@ impl Capture {
     ///
     /// Linear, convolution and normalisation layers take part, the samples along their first axis; where batch
     /// normalisation takes statistics of the batch, samples mix and the gradients are those of its scale and shift alone.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).capturing();
+    /// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[1.0, 2.0], &[2, 1])?)?;
+    /// let each = capture.backward(&y.square()?.sum_all()?, arena.params(), 2)?; // the sum, not the mean
+    /// let (_, of_weight) = &each.gradients()?[0];
+    /// assert_eq!(of_weight.to_vec()?, [2.0, 8.0]); // 2 y x for each sample
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a trained parameter belongs to another layer (the text names it), or a layer's first axis does not hold the
@@ -102,6 +130,20 @@ fn known_trained(params: &Params) -> Vec<bool> {
 }
 
 /// Per-sample gradients, factored by layer: see [`Capture::backward`]. Nothing here is differentiable.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, Some(Init::Const(0.0)));
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let (cx, capture) = Cx::train(&arena).capturing();
+/// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[0.0, 2.0], &[2, 1])?)?;
+/// let each: PerSample = capture.backward(&y.sum_all()?, arena.params(), 2)?;
+/// let norms = each.squared_norms()?; // over weight and bias
+/// assert_eq!(norms.to_vec()?, [1.0, 5.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct PerSample {
     /// Inputs and gradients of outputs.
     layers: Vec<(Kind, Tensor, Tensor)>,
@@ -136,6 +178,18 @@ fn unfold(x: &Tensor, w: &[usize], dy: &Tensor, g: Geometry) -> Result<Tensor> {
 
 impl PerSample {
     /// Number of samples.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).capturing();
+    /// let y = layer.forward(&cx, &Tensor::ones(&gpu, &[4, 1])?)?;
+    /// assert_eq!(capture.backward(&y.sum_all()?, arena.params(), 4)?.samples(), 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn samples(&self) -> usize {
         self.samples
     }
@@ -189,6 +243,21 @@ impl PerSample {
     /// The gradients of each trained parameter that the loss depends on, `[N, ..shape]`, in the order of the table. As
     /// much memory as N sets of gradients.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).capturing();
+    /// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[2, 2])?)?;
+    /// let all = capture.backward(&y.sum_all()?, arena.params(), 2)?.gradients()?;
+    /// let [(weight, of_weight), (_, of_bias)] = &all[..] else { panic!("weight and bias") };
+    /// assert_eq!((*weight, of_weight.shape()), (layer.weight(), &[2, 1, 2][..])); // the sample comes first
+    /// assert_eq!((of_weight.to_vec()?, of_bias.to_vec()?), (vec![1.0, 2.0, 3.0, 4.0], vec![1.0, 1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn gradients(&self) -> Result<Vec<(ParamId, Tensor)>> {
@@ -215,6 +284,19 @@ impl PerSample {
     }
 
     /// The squared norm of each sample's gradient over all parameters, `[N]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).capturing();
+    /// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0], &[2, 2])?)?;
+    /// let each = capture.backward(&y.sum_all()?, arena.params(), 2)?;
+    /// assert_eq!(each.squared_norms()?.to_vec()?, [25.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -282,6 +364,22 @@ impl PerSample {
     /// `sum_n weights[n] gradient[n]` for all parameters, without materialising any sample's: clipped sums for private
     /// training, or reweighted samples. Zero for parameters that the loss does not depend on.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).capturing();
+    /// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[4.0, 0.5], &[2, 1])?)?;
+    /// let each = capture.backward(&y.sum_all()?, arena.params(), 2)?;
+    /// // Each sample's gradient clipped to a norm of 1:
+    /// let one = Tensor::ones(&gpu, &[2])?;
+    /// let clipped = each.weighted(&one.div(&each.squared_norms()?.sqrt()?.maximum(&one)?)?)?;
+    /// assert!((clipped.get(layer.weight()).item()? - 1.5).abs() < 1e-5); // 1 and 0.5
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is not one weight a sample.
     pub fn weighted(&self, weights: &Tensor) -> Result<Params> {
@@ -325,6 +423,19 @@ fn rows(g: &Tensor) -> Result<Tensor> {
 
 impl Cx {
     /// The same context, with layers leaving what per-sample gradients need in the capture.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, capture) = Cx::train(&arena).seeded(0, 5).capturing();
+    /// let y = layer.forward(&cx, &Tensor::from_slice(&gpu, &[1.0, 3.0], &[2, 1])?)?; // with `cx`, not the old one
+    /// let each = capture.backward(&y.sum_all()?, arena.params(), 2)?;
+    /// assert_eq!(each.gradients()?[0].1.to_vec()?, [1.0, 3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn capturing(&self) -> (Self, Capture) {
         let capture = Capture::default();

@@ -12,6 +12,19 @@ const BLOCK: usize = 64;
 
 /// The values of some parameters before a step, to tell afterwards how far they moved relative to their size: one copy of
 /// these parameters and three dispatches, however many they are.
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, Some(Init::Const(0.5)));
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let ids = [layer.weight(), arena.params().id("fc.bias")?];
+/// let before = RelativeChange::start(&arena, &ids)?;
+/// arena.set_value(ids[0], &Tensor::from_slice(&gpu, &[0.5, 1.0], &[1, 2])?)?; // in place of a step
+/// assert_eq!(before.measure(&arena, 1e-3)?, [0.25, 0.0]); // weight and bias
+/// # Ok::<(), Error>(())
+/// ```
 pub struct RelativeChange {
     blocks: usize,
     places: Storage,
@@ -22,6 +35,18 @@ pub struct RelativeChange {
 
 impl RelativeChange {
     /// Keeps the values that the parameters `which` have now.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let before = RelativeChange::start(&arena, &[layer.weight()])?; // before `Optimizer::step`
+    /// assert_eq!(before.measure(&arena, 1e-3)?, [0.0]);
+    /// assert!(RelativeChange::start(&arena, &[]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are none, or the device refuses.
@@ -53,6 +78,19 @@ impl RelativeChange {
 
     /// The mean over each parameter's elements of `|before - now| / max(|before|, least)`, in the order that was given.
     /// Waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, Some(Init::Const(0.0)));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let bias = arena.params().id("fc.bias")?;
+    /// let before = RelativeChange::start(&arena, &[bias])?;
+    /// arena.set_value(bias, &Tensor::full(&gpu, &[1], 0.25)?)?;
+    /// assert_eq!(before.measure(&arena, 0.5)?, [0.5]); // 0.25 / max(0, 0.5)
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `least` is not positive, or the device reported a fault.

@@ -34,6 +34,22 @@ use crate::optim::scaling::Scaler;
 use crate::tensor::{DType, Tensor};
 
 /// What an optimiser did so far, read from the device.
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.measure_norm();
+/// for size in [2.0, 4.0] {
+///     arena.backward(&layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], size)?)?.sum_all()?)?;
+///     optimizer.step(&arena, 0.1)?;
+/// }
+/// let Report { norm, applied, skipped } = optimizer.report()?;
+/// assert_eq!((norm.round(), applied, skipped), (4.0, 2, 0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     /// Norm of all gradients at the last step, before clipping; 0 if nothing asked for it.
@@ -81,6 +97,19 @@ const LOSS_SCALE: &str = "loss_scale";
 impl Optimizer {
     /// An optimiser for this arena, its moments at zero.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], 2.0)?)?.sum_all()?)?;
+    /// optimizer.step(&arena, 0.25)?;
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.5]); // 1 - 0.25 * 2
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a number is out of range, or the device refuses.
     pub fn new(arena: &Arena, rule: Rule) -> Result<Self> {
@@ -114,6 +143,21 @@ impl Optimizer {
     }
 
     /// Scales gradients down so that their joint norm is at most `max`, as PyTorch's `clip_grad_norm_`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.clip_norm(1.0);
+    /// let x = Tensor::from_slice(&gpu, &[30.0, 40.0], &[1, 2])?; // a gradient of norm 50
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &x)?.sum_all()?)?;
+    /// optimizer.step(&arena, 1.0)?;
+    /// let w = arena.params().get(layer.weight()).to_vec()?; // 1 - 0.6 and 1 - 0.8
+    /// assert!((w[0] - 0.4).abs() < 1e-5 && (w[1] - 0.2).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn clip_norm(mut self, max: f32) -> Self {
         self.max_norm = Some(max);
@@ -121,6 +165,20 @@ impl Optimizer {
     }
 
     /// Clips each element of the gradients to `-max..=max`, after [`Optimizer::clip_norm`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.clip_value(1.0);
+    /// let x = Tensor::from_slice(&gpu, &[8.0, -0.5], &[1, 2])?;
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &x)?.sum_all()?)?;
+    /// optimizer.step(&arena, 0.5)?;
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.5, 1.25]); // steps along 1 and -0.5
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn clip_value(mut self, max: f32) -> Self {
         self.max_value = Some(max);
@@ -128,6 +186,21 @@ impl Optimizer {
     }
 
     /// Leaves out steps whose gradients hold a NaN or an infinity; [`Optimizer::report`] counts them.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.skip_nonfinite();
+    /// let x = Tensor::full(&gpu, &[1, 1], f32::INFINITY)?;
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &x)?.sum_all()?)?;
+    /// optimizer.step(&arena, 0.1)?;
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [1.0]); // as it was
+    /// assert_eq!(optimizer.report()?.skipped, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn skip_nonfinite(mut self) -> Self {
         self.skip = true;
@@ -138,6 +211,21 @@ impl Optimizer {
     /// Steps whose gradients hold a NaN or an infinity are left out, as with [`Optimizer::skip_nonfinite`], and the
     /// factor follows: all on the device, without waiting for it. The factor is part of [`Optimizer::state`].
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let options = LossScaling { init: 1024.0, ..LossScaling::default() };
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.loss_scaling(options)?;
+    /// let loss = layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], 2.0)?)?.sum_all()?;
+    /// arena.backward(&optimizer.scale_loss(&loss)?)?; // a gradient of 2048
+    /// optimizer.step(&arena, 0.25)?;
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.5]); // 1 - 0.25 * 2
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a number is out of range, or the device refuses.
     pub fn loss_scaling(mut self, options: LossScaling) -> Result<Self> {
@@ -147,11 +235,34 @@ impl Optimizer {
     }
 
     /// Whether there is a factor.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let plain = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// assert!(!plain.scales_loss() && plain.loss_scaling(LossScaling::default())?.scales_loss());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn scales_loss(&self) -> bool {
         self.scaler.is_some()
     }
 
     /// The loss times the factor, to take the gradients of; the loss itself without [`Optimizer::loss_scaling`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let optimizer = Optimizer::new(&arena, Rule::adam())?.loss_scaling(LossScaling::default())?;
+    /// let loss = Tensor::scalar(&gpu, 0.5)?;
+    /// assert_eq!(optimizer.scale_loss(&loss)?.item()?, 32768.0); // 65536 at first
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -161,6 +272,18 @@ impl Optimizer {
 
     /// The factor of the next step, if there is one; waits for the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let plain = Optimizer::new(&arena, Rule::adam())?;
+    /// assert_eq!(plain.loss_factor()?, None);
+    /// assert_eq!(plain.loss_scaling(LossScaling::default())?.loss_factor()?, Some(65536.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn loss_factor(&self) -> Result<Option<f32>> {
@@ -168,6 +291,20 @@ impl Optimizer {
     }
 
     /// Computes the norm for [`Optimizer::report`] even if nothing is clipped.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 2, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.measure_norm();
+    /// let x = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?;
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &x)?.sum_all()?)?;
+    /// optimizer.step(&arena, 0.1)?;
+    /// assert!((optimizer.report()?.norm - 5.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn measure_norm(mut self) -> Self {
         self.measure = true;
@@ -175,11 +312,35 @@ impl Optimizer {
     }
 
     /// The rule and its numbers, which may change between steps; its kind may not.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let optimizer = Optimizer::new(&arena, Rule::adamw(0.05))?;
+    /// assert_eq!(optimizer.rule(), Rule::adamw(0.05));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rule(&self) -> Rule {
         self.rule
     }
 
     /// Changes the rule's numbers.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.05))?;
+    /// optimizer.set_rule(Rule::adamw(0.1))?; // a schedule of the weight decay
+    /// assert_eq!(optimizer.rule(), Rule::adamw(0.1));
+    /// assert!(optimizer.set_rule(Rule::sgd(0.1)).is_err()); // other moments
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a number is out of range, or the new rule keeps other moments.
@@ -194,6 +355,23 @@ impl Optimizer {
 
     /// One step with learning rate `lr`, times each group's multiplier. Masked parameters stay at zero (their gradients
     /// are set to zero, too), frozen ones as they are, with their moments and their own count of steps.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let plain = Rule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 };
+    /// let mut optimizer = Optimizer::new(&arena, plain)?;
+    /// for step in 0..3 {
+    ///     let y = layer.forward(&Cx::train(&arena), &Tensor::ones(&gpu, &[1, 1])?)?;
+    ///     arena.backward(&y.sum_all()?)?;
+    ///     optimizer.step(&arena, schedule::warmup(step, 2, 0.25))?; // the rate of this step
+    /// }
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.375]); // 1 - 0.125 - 0.25 - 0.25
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the arena is that of another model, or the device refuses.
@@ -237,6 +415,22 @@ impl Optimizer {
 
     /// Norm and counts; waits for the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.skip_nonfinite();
+    /// for value in [1.0, f32::NAN, 1.0] {
+    ///     arena.set_grads_flat(&Tensor::full(&gpu, &[arena.table().floats()], value)?)?;
+    ///     optimizer.step(&arena, 0.1)?;
+    /// }
+    /// let report = optimizer.report()?;
+    /// assert_eq!((report.applied, report.skipped), (2, 1));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn report(&self) -> Result<Report> {
@@ -247,6 +441,19 @@ impl Optimizer {
     /// All that a checkpoint must keep, as flat tensors over the optimiser's own memory: the moments, each laid out as
     /// the arena's table says, the scalars (counts and bias corrections of all and of each parameter) and the factor of
     /// the loss with its counts.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// let names: Vec<&str> = optimizer.state().iter().map(|(name, _)| *name).collect();
+    /// assert_eq!(names, ["moment1", "moment2", "scalars"]);
+    /// assert_eq!(optimizer.state()[0].1.shape(), [arena.table().floats()]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let names = ["moment1", "moment2", "moment3"];
         let moments = names.into_iter().zip(&self.moments);
@@ -256,6 +463,22 @@ impl Optimizer {
 
     /// Sets the state back to values that [`Optimizer::state`] gave. Where those have no factor of the loss, because the
     /// run was not in mixed precision, it stays as it is.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let saved: Vec<(String, Vec<f32>)> = Optimizer::new(&arena, Rule::adam())?
+    ///     .state()
+    ///     .into_iter()
+    ///     .map(|(name, values)| Ok((name.to_string(), values.to_vec()?)))
+    ///     .collect::<Result<_>>()?;
+    /// Optimizer::new(&arena, Rule::adam())?.load_state(&saved)?;
+    /// assert!(Optimizer::new(&arena, Rule::amsgrad())?.load_state(&saved).is_err()); // which keeps a third moment
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If names or lengths differ; then nothing is changed.

@@ -7,6 +7,20 @@ use crate::tensor::Tensor;
 
 /// An update rule: `x` the values, `g` the gradient, `lr` the learning rate of the step, `wd` the weight decay. Formulas
 /// are PyTorch's where PyTorch has the rule.
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let rule = Rule::Sgd { momentum: 0.5, dampening: 0.0, nesterov: true, weight_decay: 0.0 };
+/// let mut optimizer = Optimizer::new(&arena, rule)?;
+/// arena.backward(&layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], 2.0)?)?.sum_all()?)?;
+/// optimizer.step(&arena, 0.25)?;
+/// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.25]); // 1 - 0.25 * (2 + 0.5 * 2)
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// Gradient descent as `torch.optim.SGD`: `g += wd x; b = momentum b + (1 - dampening) g` (the first time `b = g`);
@@ -90,21 +104,64 @@ pub enum Rule {
 
 impl Rule {
     /// SGD with momentum 0.9 and this weight decay.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// let rule = Rule::sgd(5e-4);
+    /// assert_eq!(rule, Rule::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false, weight_decay: 5e-4 });
+    /// ```
     pub fn sgd(weight_decay: f32) -> Self {
         Self::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false, weight_decay }
     }
 
     /// Adam with PyTorch's defaults.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// arena.backward(&layer.forward(&Cx::train(&arena), &Tensor::full(&gpu, &[1, 1], 300.0)?)?.sum_all()?)?;
+    /// optimizer.step(&arena, 0.125)?; // the first step is as long as the rate, whatever the gradient
+    /// assert!((arena.params().get(layer.weight()).item()? - 0.875).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adam() -> Self {
         Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
     }
 
     /// AMSGrad with PyTorch's defaults.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let optimizer = Optimizer::new(&arena, Rule::amsgrad())?;
+    /// let names: Vec<&str> = optimizer.state().iter().map(|(name, _)| *name).collect();
+    /// assert_eq!(names, ["moment1", "moment2", "moment3", "scalars"]); // the third holds the largest second
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn amsgrad() -> Self {
         Self::AmsGrad { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
     }
 
     /// AdamW with PyTorch's defaults and this weight decay.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, optim::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// arena.zero_grad()?;
+    /// Optimizer::new(&arena, Rule::adamw(0.5))?.step(&arena, 0.5)?; // no gradient: decay alone
+    /// assert_eq!(arena.params().get(layer.weight()).to_vec()?, [0.75]); // 1 - 0.5 * 0.5
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adamw(weight_decay: f32) -> Self {
         Self::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay }
     }

@@ -14,6 +14,22 @@ const RANGE: [f32; 2] = [1.0 / 16_777_216.0, 16_777_216.0];
 /// How the factor of the loss moves (Micikevicius et al., "Mixed precision training", 2018, section 3.2): it starts at
 /// `init`, is halved at every step whose gradients hold a NaN or an infinity, and doubled after `patience` other steps in
 /// a row, within 2^-24 and 2^24.
+///
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// let options = LossScaling { init: 1024.0, patience: 2 };
+/// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?.loss_scaling(options)?;
+/// for value in [f32::INFINITY, 1.0, 1.0] {
+///     arena.set_grads_flat(&Tensor::full(&gpu, &[arena.table().floats()], value)?)?;
+///     optimizer.step(&arena, 0.1)?;
+/// }
+/// assert_eq!(optimizer.loss_factor()?, Some(1024.0)); // halved by the first step, doubled after two good ones
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScaling {
     /// First factor, a power of two.

@@ -13,6 +13,12 @@ fn mix(from: f32, to: f32, t: f32) -> f32 {
 }
 
 /// Always the same.
+///
+/// ```
+/// # use shadegrad::optim::schedule::*;
+/// assert_eq!(constant(0.1), 0.1);
+/// assert_eq!(warmup(0, 4, constant(1.0)), 0.25); // with a warm-up before
+/// ```
 pub fn constant(lr: f32) -> f32 {
     lr
 }

@@ -13,6 +13,22 @@ use crate::train::Images;
 const ECE_BINS: usize = 15;
 
 /// What [`evaluate`] found.
+///
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// let found: Evaluation = evaluate(&model, &Cx::eval(&arena), &images, 4)?; // all weights are zero
+/// assert_eq!((found.count, found.accuracy, found.top5), (8, 0.5, None));
+/// assert!((found.loss - std::f64::consts::LN_2).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Samples.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::augment::{Augment, Mix};
+use crate::augment::Mix;
 use crate::autograd::detect_anomaly;
 use crate::data::{Position, Sampler};
 use crate::error::{Error, Result};
@@ -10,7 +10,8 @@ use crate::nn::{Arena, Cx, Module};
 use crate::optim::Optimizer;
 use crate::rng::Stream;
 use crate::tensor::Tensor;
-use crate::train::{Evaluation, Images, LossMeter, MeterState, Minibatch, Pause, Place, TrainState, evaluate};
+use crate::train::{EpochEnd, FitOptions, Flow, Hooks, Mixing, Progress};
+use crate::train::{Images, LossMeter, MeterState, Minibatch, Pause, Place, TrainState, evaluate};
 use crate::{CrossEntropy, Precision, Reduction};
 
 /// Streams of the run's seed that the loop draws from; the epoch or the step is added.
@@ -20,200 +21,27 @@ const MIX: u64 = 0x5452_4101_0000_0000;
 /// A watcher is told how things stand at most this often, and once after the first step.
 const PROGRESS_SECONDS: f64 = 0.5;
 
-/// Mixing of the samples of a batch in pairs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Mixing {
-    /// None.
-    #[default]
-    Off,
-    /// Blended, with shares from `Beta(alpha, alpha)` (Zhang et al., 2018).
-    Mixup(f64),
-    /// A rectangle of the partner pasted in, its area from `Beta(alpha, alpha)` (Yun et al., 2019).
-    Cutmix(f64),
-}
-
-/// How to train.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FitOptions {
-    /// Passes over the training set.
-    pub epochs: u64,
-    /// Samples of a step; the last batch of an epoch may be shorter.
-    pub batch: usize,
-    /// Samples of a batch when evaluating.
-    pub eval_batch: usize,
-    /// Decides order, augmentation and dropout.
-    pub seed: u64,
-    /// Whether each epoch has an order of its own.
-    pub shuffle: bool,
-    /// What happens to the pictures; only normalised if `None`. See [`Images::normalise`].
-    pub augment: Option<Augment>,
-    /// Whether samples are mixed.
-    pub mixing: Mixing,
-    /// Share of the uniform distribution in the targets (Szegedy et al., 2016).
-    pub smoothing: f32,
-    /// Steps between two records, and over which the loss that is shown is averaged.
-    pub record_every: u64,
-    /// Number formats of the steps; evaluation is in f32. [`Precision::Mixed`] needs an optimiser with
-    /// [`Optimizer::loss_scaling`], and is [`Precision::F32`] with a warning in the log on a device without f16.
-    pub precision: Precision,
-}
-
-impl Default for FitOptions {
-    /// Ten epochs of batches of 64, shuffled by seed 0, without augmentation.
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            batch: 64,
-            eval_batch: 256,
-            seed: 0,
-            shuffle: true,
-            augment: None,
-            mixing: Mixing::Off,
-            smoothing: 0.0,
-            record_every: 20,
-            precision: Precision::F32,
-        }
-    }
-}
-
-/// How a run stands after a step.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The epoch, from 1.
-    pub epoch: u64,
-    /// All epochs.
-    pub epochs: u64,
-    /// Steps taken.
-    pub step: u64,
-    /// Steps of the whole run.
-    pub steps: u64,
-    /// Mean loss over the last steps, at most [`FitOptions::record_every`].
-    pub loss: f64,
-    /// Rate of the last step.
-    pub lr: f32,
-    /// Seconds since the start, evaluation included.
-    pub seconds: f64,
-    /// Samples per second since the last report.
-    pub rate: f64,
-    /// Seconds left at the mean speed so far.
-    pub left: f64,
-    /// Share of the training time in which the host prepared batches.
-    pub data_wait: f64,
-    /// The most bytes that were in use on the device at once.
-    pub memory: u64,
-}
-
-/// What an epoch brought.
-#[derive(Clone, Debug)]
-pub struct EpochEnd {
-    /// The epoch, from 1.
-    pub epoch: u64,
-    /// All epochs.
-    pub epochs: u64,
-    /// Steps taken.
-    pub step: u64,
-    /// Mean loss over the epoch's samples, as they were trained on.
-    pub train_loss: f64,
-    /// Rate of the last step.
-    pub lr: f32,
-    /// Measured on the test set, where one was given.
-    pub test: Option<Evaluation>,
-    /// Seconds since the start.
-    pub seconds: f64,
-    /// Samples trained on per second over the epoch, without evaluation.
-    pub rate: f64,
-}
-
-/// Whether a run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// It does.
-    Continue,
-    /// It ends after this epoch, as a whole run would.
-    Stop,
-}
-
-/// What a run tells its watcher. An error ends the run.
+/// What a loss is computed from.
 ///
 /// ```
-/// # use shadegrad::*;
-/// use shadegrad::nn::Arena;
-/// use shadegrad::train::{EpochEnd, Flow, Hooks, Progress};
-///
-/// struct Patience(f64, u64);
-///
-/// impl Hooks for Patience {
-///     fn progress(&mut self, now: &Progress) -> Result<()> {
-///         println!("step {} of {}: loss {:.3}", now.step, now.steps, now.loss);
-///         Ok(())
-///     }
-///
-///     /// Ends the run after five epochs that were no better.
-///     fn epoch(&mut self, end: &EpochEnd, _arena: &mut Arena) -> Result<Flow> {
-///         let accuracy = end.test.as_ref().map_or(0.0, |t| t.accuracy);
-///         if accuracy > self.0 {
-///             *self = Patience(accuracy, end.epoch);
-///         }
-///         Ok(if end.epoch >= self.1 + 5 { Flow::Stop } else { Flow::Continue })
-///     }
-/// }
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// # let options = FitOptions { epochs: 1, ..FitOptions::default() };
+/// let penalised = |step: &Step| {
+///     let weights = step.cx.params().by_name("head.weight")?.square()?.sum_all()?;
+///     step.cross_entropy(&step.logits()?)?.add(&weights.mul_scalar(1e-3)?)
+/// };
+/// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options).loss(penalised);
+/// trainer.fit(&images, None, &mut NoHooks)?;
 /// # Ok::<(), Error>(())
 /// ```
-pub trait Hooks {
-    /// After the first step, and then about twice a second.
-    ///
-    /// # Errors
-    /// The watcher's own.
-    fn progress(&mut self, now: &Progress) -> Result<()> {
-        let _ = now;
-        Ok(())
-    }
-
-    /// After every [`FitOptions::record_every`] steps: the same steps in every run.
-    ///
-    /// # Errors
-    /// The watcher's own.
-    fn record(&mut self, now: &Progress) -> Result<()> {
-        let _ = now;
-        Ok(())
-    }
-
-    /// After the update of every step, counted from 0: masks that change, averages of the weights. Gradients are still
-    /// those of the step.
-    ///
-    /// # Errors
-    /// The watcher's own.
-    fn stepped(&mut self, step: u64, arena: &mut Arena, optimizer: &mut Optimizer) -> Result<()> {
-        let _ = (step, arena, optimizer);
-        Ok(())
-    }
-
-    /// Before the first step, after every step and after every epoch: the time to save, or to end the run between two
-    /// steps with [`Error::Interrupted`].
-    ///
-    /// # Errors
-    /// The watcher's own.
-    fn pause(&mut self, now: &mut Pause) -> Result<()> {
-        let _ = now;
-        Ok(())
-    }
-
-    /// After every epoch, with the arena as it is then.
-    ///
-    /// # Errors
-    /// The watcher's own.
-    fn epoch(&mut self, end: &EpochEnd, arena: &mut Arena) -> Result<Flow> {
-        let _ = (end, arena);
-        Ok(Flow::Continue)
-    }
-}
-
-/// A watcher that does nothing.
-pub struct NoHooks;
-
-impl Hooks for NoHooks {}
-
-/// What a loss is computed from.
 pub struct Step<'a> {
     /// The model.
     pub model: &'a dyn Module,
@@ -232,6 +60,26 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// The model's result for the samples.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// # let options = FitOptions { epochs: 1, ..FitOptions::default() };
+    /// let loss = |step: &Step| {
+    ///     let logits = step.logits()?;
+    ///     assert_eq!(logits.shape(), [8, 2]); // of eight pictures, for two classes
+    ///     logits.cross_entropy(&step.batch.labels, CrossEntropy::default())
+    /// };
+    /// Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options).loss(loss).fit(&images, None, &mut NoHooks)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the model.
     pub fn logits(&self) -> Result<Tensor> {
@@ -239,6 +87,24 @@ impl Step<'_> {
     }
 
     /// Mean cross-entropy of `logits` with the labels, or with the mixed targets; with the smoothing of the options.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// # let options = FitOptions { epochs: 1, ..FitOptions::default() };
+    /// let sharper = |step: &Step| step.cross_entropy(&step.logits()?.mul_scalar(2.0)?);
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options).loss(sharper);
+    /// let first = trainer.fit(&images, None, &mut NoHooks)?.last.train_loss;
+    /// assert!((first - std::f64::consts::LN_2).abs() < 1e-6); // all weights were zero
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the logits are not `[batch, classes]`.
@@ -254,6 +120,24 @@ impl Step<'_> {
 }
 
 /// What a run came to.
+///
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// let options = FitOptions { epochs: 2, batch: 4, ..FitOptions::default() };
+/// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.5, options);
+/// let Summary { last, best, steps, seconds: _ } = trainer.fit(&images, Some(&images), &mut NoHooks)?;
+/// assert_eq!((last.epoch, steps), (2, 4));
+/// assert!(best.is_some_and(|(epoch, accuracy)| epoch <= 2 && accuracy >= 0.5));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The last epoch.
@@ -305,6 +189,24 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// Trains `model` with the parameters in `arena` by cross-entropy. `rate` gives the learning rate of each step, from
     /// 0 (see [`crate::optim::schedule`]).
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let rate = |step| schedule::cosine(step, 20, 0.5, 0.0);
+    /// let options = FitOptions { epochs: 5, batch: 2, ..FitOptions::default() }; // eight pictures: 20 steps
+    /// let summary =
+    ///     Trainer::new(&model, &mut arena, &mut optimizer, rate, options).fit(&images, None, &mut NoHooks)?;
+    /// assert_eq!((summary.steps, summary.last.lr), (20, rate(19)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(
         model: &'a dyn Module,
         arena: &'a mut Arena,
@@ -317,6 +219,25 @@ impl<'a> Trainer<'a> {
     }
 
     /// Another loss: a scalar, the mean over the samples of the step.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// # let options = FitOptions { epochs: 1, ..FitOptions::default() };
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options).loss(|step| {
+    ///     let targets = step.batch.labels.one_hot(2)?;
+    ///     step.logits()?.mse_loss(&targets, Reduction::Mean)
+    /// });
+    /// assert_eq!(trainer.fit(&images, None, &mut NoHooks)?.last.train_loss, 0.5); // of 0 from 0 and from 1
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn loss(mut self, loss: impl FnMut(&Step) -> Result<Tensor> + 'a) -> Self {
         self.loss = Box::new(loss);
@@ -326,6 +247,31 @@ impl<'a> Trainer<'a> {
     /// Goes on from where a run stood (see [`crate::io::Checkpoint::restore`], which also sets arena and optimiser). With the same model,
     /// data, options and loss, on the same device, the numbers are those of a run that was not interrupted, to the last
     /// bit. A loss that draws on state of its own must bring it along.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// struct Stop(Option<TrainState>);
+    /// impl Hooks for Stop {
+    ///     fn pause(&mut self, now: &mut Pause) -> Result<()> {
+    ///         self.0 = Some(now.state()?);
+    ///         if now.step == 3 { Err(Error::Interrupted("at step 3".into())) } else { Ok(()) }
+    ///     }
+    /// }
+    /// let (mut stop, options) = (Stop(None), FitOptions { epochs: 5, ..FitOptions::default() });
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options);
+    /// assert!(trainer.fit(&images, None, &mut stop).is_err());
+    /// let mut trainer = trainer.resume(stop.0.expect("a state"));
+    /// assert_eq!(trainer.fit(&images, None, &mut NoHooks)?.steps, 5);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn resume(mut self, from: TrainState) -> Self {
         self.from = Some(from);
@@ -336,6 +282,25 @@ impl<'a> Trainer<'a> {
     /// [`Error::NonFinite`] at the first NaN or infinity, naming the operation that made it (see
     /// [`detect_anomaly`]). Many times slower. In mixed precision that includes overflows that the step would only have
     /// been left out for.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// # let options = FitOptions { epochs: 1, ..FitOptions::default() };
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options)
+    ///     .loss(|step| step.logits()?.log()?.mean_all()) // all logits are zero
+    ///     .detect_anomaly(true);
+    /// let error = trainer.fit(&images, None, &mut NoHooks).err().map(|e| e.to_string());
+    /// assert!(error.is_some_and(|text| text.contains("step 1") && text.contains("log")));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn detect_anomaly(mut self, on: bool) -> Self {
         self.anomaly = on;
@@ -345,6 +310,23 @@ impl<'a> Trainer<'a> {
     /// Trains for the epochs of the options, evaluating after each where there is a test set.
     ///
     /// The same model, data, options and first values give the same numbers every time on one device.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let options = FitOptions { epochs: 3, ..FitOptions::default() };
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.5, options);
+    /// let summary = trainer.fit(&images, Some(&images), &mut NoHooks)?; // trained on, and measured after each epoch
+    /// assert_eq!((summary.last.epoch, summary.last.test.map(|t| t.count)), (3, Some(8)));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming the step when a loss is NaN or infinite; [`Error::Value`] for options out of range;

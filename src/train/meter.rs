@@ -9,6 +9,15 @@ use crate::metrics::RunningMean;
 use crate::tensor::{DType, Tensor};
 
 /// What a [`LossMeter`] holds between two steps, all of it read from the device.
+///
+/// ```
+/// # use shadegrad::{train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut meter = LossMeter::new(&gpu, 2)?;
+/// meter.push(&Tensor::scalar(&gpu, 0.5)?, 64)?;
+/// assert_eq!(meter.state()?, MeterState { recent: vec![(0.5, 64)], sum: 32.0, weight: 64.0 });
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MeterState {
     /// The last losses with their numbers of samples, the newest last.
@@ -49,6 +58,18 @@ pub struct LossMeter {
 impl LossMeter {
     /// A meter that reads back after `window` steps at the latest, and whose [`LossMeter::mean`] is over as many.
     ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 2)?;
+    /// for loss in [9.0, 1.0, 2.0] {
+    ///     meter.push(&Tensor::scalar(&gpu, loss)?, 64)?;
+    /// }
+    /// meter.read()?;
+    /// assert_eq!(meter.mean(), Some(1.5)); // of the last two
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `window` is 0, or the device refuses.
     pub fn new(gpu: &Gpu, window: usize) -> Result<Self> {
@@ -69,6 +90,16 @@ impl LossMeter {
     /// Notes the scalar loss of the next step, the mean over `samples`; does not wait for the device unless the window
     /// is full.
     ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// meter.push(&Tensor::scalar(&gpu, 1.0)?, 64)?;
+    /// meter.push(&Tensor::scalar(&gpu, 4.0)?, 32)?; // the short last batch
+    /// assert_eq!(meter.end_epoch()?, Some(2.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the loss is not one float; as [`LossMeter::read`].
     pub fn push(&mut self, loss: &Tensor, samples: usize) -> Result<()> {
@@ -84,6 +115,15 @@ impl LossMeter {
     }
 
     /// Reads what is pending; waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// meter.push(&Tensor::scalar(&gpu, f32::NAN)?, 64)?; // nothing is known of it yet
+    /// assert!(matches!(meter.read(), Err(Error::NonFinite(_))));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] with the step when a loss is NaN or infinite; or the device reported a fault.
@@ -108,6 +148,16 @@ impl LossMeter {
 
     /// What there is to save, with what is pending.
     ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// meter.push(&Tensor::scalar(&gpu, 0.5)?, 64)?;
+    /// let state = meter.state()?; // with what was pending
+    /// assert_eq!((state.recent, state.weight), (vec![(0.5, 64)], 64.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`LossMeter::read`].
     pub fn state(&mut self) -> Result<MeterState> {
@@ -120,6 +170,19 @@ impl LossMeter {
     }
 
     /// Goes on from a saved state after `step` steps.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// meter.push(&Tensor::scalar(&gpu, 1.0)?, 64)?;
+    /// let state = meter.state()?;
+    /// let mut resumed = LossMeter::new(&gpu, 10)?;
+    /// resumed.restore(&state, 1)?; // after one step
+    /// resumed.push(&Tensor::scalar(&gpu, 2.0)?, 64)?;
+    /// assert_eq!(resumed.end_epoch()?, Some(1.5));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] if the state is of a longer window, [`Error::NonFinite`] if it holds a NaN or an infinity.
@@ -137,6 +200,17 @@ impl LossMeter {
     }
 
     /// Mean loss per sample over the last steps read, at most the window; `None` before the first.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// meter.push(&Tensor::scalar(&gpu, 3.0)?, 64)?;
+    /// assert_eq!(meter.mean(), None); // not read yet
+    /// meter.read()?;
+    /// assert_eq!(meter.mean(), Some(3.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean(&self) -> Option<f64> {
         let samples: usize = self.recent.iter().map(|r| r.1).sum();
         let sum: f64 = self.recent.iter().map(|&(loss, n)| loss * n as f64).sum();
@@ -144,11 +218,34 @@ impl LossMeter {
     }
 
     /// The last loss read; `None` before the first.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 2)?;
+    /// for loss in [3.0, 1.0] {
+    ///     meter.push(&Tensor::scalar(&gpu, loss)?, 64)?;
+    /// }
+    /// assert_eq!(meter.last(), Some(1.0)); // read, since the window was full
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn last(&self) -> Option<f64> {
         self.recent.back().map(|r| r.0)
     }
 
     /// Mean loss per sample since the last call, with what is pending; `None` if there were no steps.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut meter = LossMeter::new(&gpu, 10)?;
+    /// for (epoch, loss) in [3.0, 1.0].into_iter().enumerate() {
+    ///     meter.push(&Tensor::scalar(&gpu, loss)?, 64)?;
+    ///     println!("epoch {epoch}: {:?}", meter.end_epoch()?); // Some(3.0), Some(1.0)
+    /// }
+    /// assert_eq!(meter.end_epoch()?, None); // no steps since
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`LossMeter::read`].

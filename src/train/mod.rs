@@ -7,16 +7,20 @@
 
 mod evaluate;
 mod fit;
+mod hooks;
 mod images;
 mod meter;
+mod options;
 mod pace;
 mod session;
 mod state;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use fit::{EpochEnd, FitOptions, Flow, Hooks, Mixing, NoHooks, Progress, Step, Summary, Trainer};
+pub use fit::{Step, Summary, Trainer};
+pub use hooks::{EpochEnd, Flow, Hooks, NoHooks, Progress};
 pub use images::{Images, Minibatch};
 pub use meter::{LossMeter, MeterState};
+pub use options::{FitOptions, Mixing};
 pub use pace::{Budget, News, Pace};
 pub use session::{Advance, Evaluator, Session};
 pub use state::{Pause, Place, TrainState};

@@ -10,6 +10,16 @@ use crate::tensor::{DType, Tensor};
 use crate::train::meter::finite;
 
 /// What one call of [`Pace::drive`] may do.
+///
+/// ```
+/// # use shadegrad::{train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut pace = Pace::new(&gpu);
+/// let careful = Budget { steps: 1, ..Budget::default() };
+/// let news = pace.drive(careful, |_| Tensor::scalar(&gpu, 0.5))?;
+/// assert_eq!(news.begun, 1);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Steps that a call begins at most. With 0 it begins none and only collects what has arrived.
@@ -28,6 +38,15 @@ impl Default for Budget {
 }
 
 /// What one call of [`Pace::drive`] did and learnt.
+///
+/// ```
+/// # use shadegrad::{train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let mut pace = Pace::new(&gpu);
+/// let first = pace.drive(Budget::default(), |_| Tensor::scalar(&gpu, 0.5))?;
+/// assert_eq!(first, News { begun: 1, losses: vec![], under_way: 1 }); // its loss comes with a later call
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct News {
     /// Steps that this call recorded and submitted.
@@ -176,11 +195,31 @@ pub struct Pace {
 
 impl Pace {
     /// Steps on this device, from step 0.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let (mut pace, mut losses) = (Pace::new(&gpu), Vec::new());
+    /// while losses.len() < 3 {
+    ///     losses.extend(pace.drive(Budget::default(), |step| Tensor::scalar(&gpu, step as f32))?.losses);
+    /// }
+    /// assert_eq!(losses[..3], [(0, 0.0), (1, 1.0), (2, 2.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(gpu: &Gpu) -> Self {
         Self { flight: Flight::new(gpu), step: 0, losses: Vec::new() }
     }
 
     /// Counts from another step, where a run goes on.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut pace = Pace::new(&gpu).starting_at(100); // of a run that goes on
+    /// pace.drive(Budget::default(), |step| Tensor::scalar(&gpu, step as f32))?;
+    /// assert_eq!(pace.finish()?, [(100, 100.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn starting_at(mut self, step: u64) -> Self {
         self.step = step;
@@ -188,17 +227,49 @@ impl Pace {
     }
 
     /// The number of the step that comes next.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut pace = Pace::new(&gpu);
+    /// assert_eq!(pace.step(), 0);
+    /// pace.drive(Budget::default(), |_| Tensor::scalar(&gpu, 0.5))?;
+    /// assert_eq!(pace.step(), 1); // that one may be under way still
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&self) -> u64 {
         self.step
     }
 
     /// Steps that the device had not done when last asked.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut pace = Pace::new(&gpu);
+    /// pace.drive(Budget::default(), |_| Tensor::scalar(&gpu, 0.5))?;
+    /// assert_eq!(pace.under_way(), 1);
+    /// pace.finish()?;
+    /// assert_eq!(pace.under_way(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn under_way(&self) -> usize {
         self.flight.len()
     }
 
     /// Collects the losses that have arrived and begins steps within the budget. `step` gets the step's number, records
     /// it and returns its loss, one float.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut pace = Pace::new(&gpu);
+    /// let w = Tensor::ones(&gpu, &[2])?;
+    /// let news = pace.drive(Budget::default(), |_step| w.square()?.sum_all())?; // records, and does not wait
+    /// assert_eq!((news.begun, news.losses.len()), (1, 0));
+    /// assert_eq!(pace.finish()?, [(0, 2.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming the step when a loss that arrived is NaN or infinite; if a loss is not one float;
@@ -232,6 +303,16 @@ impl Pace {
 
     /// Waits for the steps under way and returns the losses that nobody was told of: before parameters are saved, or at
     /// the end.
+    ///
+    /// ```
+    /// # use shadegrad::{train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// let mut pace = Pace::new(&gpu);
+    /// pace.drive(Budget::default(), |_| Tensor::scalar(&gpu, 0.5))?;
+    /// assert_eq!(pace.finish()?, [(0, 0.5)]); // waits
+    /// assert_eq!(pace.finish()?, []);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Pace::drive`].

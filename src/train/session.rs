@@ -11,6 +11,27 @@ use crate::train::{Evaluation, FitOptions, Images, Trainer};
 
 /// Where a run stands that [`Trainer::advance`] drives. It holds none of what is trained, so an application keeps it beside
 /// the model, the arena and the optimiser, and makes a [`Trainer`] of those for each call.
+///
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// let options = FitOptions { epochs: 2, batch: 4, ..FitOptions::default() };
+/// let mut session = Session::new(&images, &options)?;
+/// let mut frame = || {
+///     let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options.clone());
+///     trainer.advance(&mut session, &images, Budget::default())
+/// };
+/// while !frame()?.done {} // an application draws between the calls
+/// assert_eq!((session.step(), session.steps()), (4, 4));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Session {
     pace: Pace,
     sampler: Sampler,
@@ -24,6 +45,28 @@ pub struct Session {
 }
 
 /// What a call of [`Trainer::advance`] did and learnt.
+///
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// # let options = FitOptions { epochs: 2, ..FitOptions::default() };
+/// # let mut session = Session::new(&images, &options)?;
+/// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options);
+/// let mut ended = Vec::new();
+/// while ended.len() < 2 {
+///     let now: Advance = trainer.advance(&mut session, &images, Budget::default())?;
+///     ended.extend(now.epochs); // epoch and mean loss
+/// }
+/// assert!(ended[0].0 == 1 && ended[1].1 < ended[0].1);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Advance {
     /// Its steps.
@@ -36,6 +79,17 @@ pub struct Advance {
 
 impl Session {
     /// A run over `train` from its first step.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// let options = FitOptions { epochs: 3, batch: 4, ..FitOptions::default() };
+    /// let session = Session::new(&images, &options)?;
+    /// assert_eq!((session.step(), session.steps()), (0, 6));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] for a batch size or a number of epochs of 0.
@@ -55,11 +109,38 @@ impl Session {
     }
 
     /// The step that comes next, from 0.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let mut session = Session::new(&images, &FitOptions::default())?;
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, FitOptions::default());
+    /// trainer.advance(&mut session, &images, Budget { steps: 1, ..Budget::default() })?;
+    /// assert_eq!(session.step(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn step(&self) -> u64 {
         self.pace.step()
     }
 
     /// Steps of the whole run.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// let options = FitOptions { epochs: 5, batch: 3, ..FitOptions::default() }; // batches of 3, 3 and 2 pictures
+    /// assert_eq!(Session::new(&images, &options)?.steps(), 15);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn steps(&self) -> u64 {
         self.sampler.batches_per_epoch() * self.epochs
     }
@@ -125,6 +206,23 @@ impl Trainer<'_> {
 
     /// Waits for the steps of a session that are under way: before parameters are saved, or at the end.
     ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let mut session = Session::new(&images, &FitOptions::default())?;
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, FitOptions::default());
+    /// let begun = trainer.advance(&mut session, &images, Budget::default())?.news.begun;
+    /// assert_eq!(trainer.settle(&mut session)?.news.losses.len(), begun); // now the parameters may be saved
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Pace::finish`].
     pub fn settle(&mut self, session: &mut Session) -> Result<Advance> {
@@ -138,6 +236,27 @@ impl Trainer<'_> {
 ///
 /// Its calls may alternate with steps of training. The model is then measured while it changes; to measure it as it was
 /// at one moment, evaluate an [`Arena::fork`](crate::nn::Arena::fork).
+///
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+/// # let model = Sequential::new().then(Flatten).then(head);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// let mut evaluator = Evaluator::new(&images, 4)?;
+/// let found = loop {
+///     match evaluator.advance(&model, &Cx::eval(&arena), &images, Budget::default())? {
+///         Some(found) => break found,
+///         None => {} // the application draws its next frame
+///     }
+/// };
+/// assert_eq!(found, evaluate(&model, &Cx::eval(&arena), &images, 4)?);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Evaluator {
     flight: Flight<usize>,
     batch: usize,
@@ -147,6 +266,23 @@ pub struct Evaluator {
 
 impl Evaluator {
     /// One evaluation of `data`, `batch` samples at a time.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let mut evaluator = Evaluator::new(&images, 4)?; // two batches of four
+    /// let first = evaluator.advance(&model, &Cx::eval(&arena), &images, Budget::default())?;
+    /// assert!(first.is_none()); // nothing has arrived
+    /// assert!(Evaluator::new(&images, 0).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`] for a batch size of 0.
@@ -160,6 +296,25 @@ impl Evaluator {
 
     /// Runs batches within the budget (a batch counts as a step), without waiting for the device; the result once the last
     /// has arrived. `model`, `cx` and `data` must be the same in every call.
+    ///
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let images = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let head = Linear::with_init(&mut names.root().sub("head"), 4, 2, Init::Zeros, None);
+    /// # let model = Sequential::new().then(Flatten).then(head);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let mut evaluator = Evaluator::new(&images, 8)?;
+    /// let mut result = None;
+    /// while result.is_none() {
+    ///     result = evaluator.advance(&model, &Cx::eval(&arena), &images, Budget::default())?;
+    /// }
+    /// assert_eq!(result.map(|found| found.count), Some(8));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`evaluate`](crate::train::evaluate).
