@@ -94,17 +94,19 @@ fn declares(code: &str) -> bool {
 
 /// How many public items a formatted source declares outside its tests, and the lines of those without a code block in
 /// their documentation. Methods of traits count as part of the trait. An item of a macro that passes documentation on
-/// (`$(#[$doc])*`) is judged where the macro is called. What a build script writes is no source, and not seen.
+/// (`$(#[$doc])*`) is judged where the macro is called, and missing if that is nowhere in the file. What a build script
+/// writes is no source, and not seen.
 fn public_items(text: &str) -> (usize, Vec<(usize, &str)>) {
     let lines: Vec<&str> = text.lines().collect();
     let code = |i: usize| lines[i].trim_start();
     let indent = |i: usize| lines[i].len() - code(i).len();
     let (mut seen, mut missing) = (0, Vec::new());
     let (mut example, mut testing, mut passed_on) = (false, false, false);
-    let (mut in_macro, mut macros): (&str, Vec<&str>) = ("", Vec::new());
+    // Macros that pass documentation on: name, the line of the item and whether they are called.
+    let (mut in_macro, mut macros): (&str, Vec<(&str, usize, bool)>) = ("", Vec::new());
     let mut i = 0;
     while i < lines.len() {
-        let is_call = macros.iter().any(|m| code(i).strip_prefix(m).is_some_and(|rest| rest.starts_with("! {")));
+        let call = macros.iter_mut().find(|m| code(i).strip_prefix(m.0).is_some_and(|rest| rest.starts_with('!')));
         if let Some(doc) = code(i).strip_prefix("///") {
             example |= doc.trim_start().starts_with("```");
         } else if code(i).starts_with("#[") {
@@ -128,14 +130,15 @@ fn public_items(text: &str) -> (usize, Vec<(usize, &str)>) {
                 }
             } else if let Some(rest) = code(i).strip_prefix("macro_rules! ") {
                 in_macro = rest.trim_end_matches([' ', '{']);
-            } else if is_call {
+            } else if let Some(call) = call {
+                call.2 = true;
                 let docs = lines[i + 1..].iter().map(|l| l.trim_start()).take_while(|l| l.starts_with("///"));
                 example = docs.fold(false, |found, l| found || l[3..].trim_start().starts_with("```"));
                 seen += 1;
                 missing.extend((!example).then_some((first + 1, code(first))));
             } else if declares(code(i)) && !testing {
                 if passed_on {
-                    macros.push(in_macro);
+                    macros.push((in_macro, first, false));
                 } else {
                     seen += 1;
                     missing.extend((!example).then_some((first + 1, code(first))));
@@ -145,6 +148,7 @@ fn public_items(text: &str) -> (usize, Vec<(usize, &str)>) {
         }
         i += 1;
     }
+    missing.extend(macros.iter().filter(|m| !m.2).map(|m| (m.1 + 1, code(m.1))));
     (seen, missing)
 }
 
@@ -221,6 +225,12 @@ table! {
     /// One without.
     Second
 }
+macro_rules! never_called {
+    ($(#[$doc:meta])*) => {
+        $(#[$doc])*
+        pub struct Never;
+    };
+}
 pub trait Last {
     fn method();
 }
@@ -233,5 +243,5 @@ mod tests {
 ";
     let (seen, missing) = public_items(text);
     let lines: Vec<usize> = missing.iter().map(|m| m.0).collect();
-    assert_eq!((seen, lines), (7, vec![11, 12, 28, 38, 42]), "{missing:?}");
+    assert_eq!((seen, lines), (7, vec![11, 12, 28, 38, 48, 45]), "{missing:?}");
 }
