@@ -132,8 +132,8 @@ fn public_items(text: &str) -> (usize, Vec<(usize, &str)>) {
                 in_macro = rest.trim_end_matches([' ', '{']);
             } else if let Some(call) = call {
                 call.2 = true;
-                let docs = lines[i + 1..].iter().map(|l| l.trim_start()).take_while(|l| l.starts_with("///"));
-                example = docs.fold(false, |found, l| found || l[3..].trim_start().starts_with("```"));
+                let mut docs = lines[i + 1..].iter().map(|l| l.trim_start()).take_while(|l| l.starts_with("///"));
+                example = docs.any(|l| l[3..].trim_start().starts_with("```"));
                 seen += 1;
                 missing.extend((!example).then_some((first + 1, code(first))));
             } else if declares(code(i)) && !testing {
