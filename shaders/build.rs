@@ -153,7 +153,7 @@ fn read_folder(folder: &Path, shown: &str) -> Result<Vec<Family>, ShaderError> {
 fn build(family: &Family, kernel: &Declared, shared: &[Family]) -> Result<KernelInfo, ShaderError> {
     let import = |topic: &str| shared.iter().find(|s| s.name == topic).map(|s| (s.path.clone(), s.text.clone()));
     let expanded = expand(&family.path, &family.text, &kernel.defines, &import);
-    let expanded = expanded.map_err(|e| e.in_kernel(&kernel.name))?;
+    let expanded = expanded.map_err(|e| ShaderError { kernel: kernel.name.clone(), ..e })?;
     reflect(&kernel.name, &expanded.text()).map_err(|e| expanded.locate(e))
 }
 
@@ -258,6 +258,7 @@ fn literal(source: &str) -> String {
 /// The Rust twin of a parameter struct, with its padding spelled out.
 fn struct_of(family: &Family, info: &KernelInfo, out: &mut String) {
     let _ = writeln!(out, "/// Parameters of `{}` and of the kernels that share them.", info.name);
+    example_of(family, info, out);
     out.push_str("#[repr(C)]\n#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]\n");
     let _ = writeln!(out, "pub struct {} {{", info.params_name);
     let taken: BTreeSet<&str> = info.fields.iter().map(|f| &*f.name).collect();
@@ -286,6 +287,31 @@ fn struct_of(family: &Family, info: &KernelInfo, out: &mut String) {
     }
     pad_to(&mut at, info.params_size, out);
     out.push_str("}\n");
+}
+
+/// An example of a parameter struct: its first member set, and what the kernel says of its size.
+fn example_of(family: &Family, info: &KernelInfo, out: &mut String) {
+    let Some(first) = info.fields.first() else { return };
+    let value = match &*first.ty {
+        "f32" => "1.0",
+        "u32" | "i32" => "1",
+        "vec4<f32>" => "[1.0; 4]",
+        _ => "[1; 4]",
+    };
+    let (params, kernel) = (&info.params_name, info.name.to_uppercase());
+    let rest = if info.params_size > first.size { ", ..Default::default()" } else { "" };
+    let _ = writeln!(
+        out,
+        "///
+/// ```
+/// use shadegrad_shaders::{family}::{{{kernel}, {params}}};
+/// let params = {params} {{ {name}: {value}{rest} }};
+/// assert_eq!(bytemuck::bytes_of(&params).len(), {kernel}.info.params_size as usize);
+/// assert_eq!({kernel}.info.fields[0].name, {name:?});
+/// ```",
+        family = family.name,
+        name = first.name,
+    );
 }
 
 /// The comment behind a member's declaration, `name: type, // comment`.

@@ -351,21 +351,6 @@ impl Storage {
         self.block.id == other.block.id
     }
 
-    /// True when nobody else holds this memory, so that an operation may overwrite it.
-    ///
-    /// ```
-    /// # use shadegrad_kernels::*;
-    /// # let gpu = Gpu::new(Options::from_env()?)?;
-    /// let x = gpu.alloc(256, "x")?;
-    /// assert!(x.is_unique());
-    /// let shared = x.clone();
-    /// assert!(!x.is_unique() && !shared.is_unique());
-    /// # Ok::<(), GpuError>(())
-    /// ```
-    pub fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.block) == 1
-    }
-
     /// A view of `bytes` bytes from `offset`, relative to this storage. `None` if it reaches past the end, or if the
     /// offset is not a multiple of 256, which satisfies every device's alignment.
     ///

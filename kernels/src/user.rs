@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shadegrad_shaders::{Access, KernelInfo};
+use shadegrad_shaders::KernelInfo;
 
 use crate::memory::Storage;
 use crate::{Gpu, Result};
@@ -46,8 +46,8 @@ impl UserKernel {
     /// @compute @workgroup_size(1)
     /// fn main() { y[0] = 1.0; }";
     /// assert_eq!(UserKernel::new("one", text)?.info().writes(), 1);
-    /// let err = UserKernel::new("two", "fn main() { y[0] = 2.0; }").unwrap_err();
-    /// assert!(err.to_string().contains("two"), "{err}");
+    /// let err = UserKernel::new("two", "// Two.\nfn main() { y[0] = 2.0; }").unwrap_err();
+    /// assert!(err.to_string().contains("two: line 2"), "{err}");
     /// # Ok::<(), GpuError>(())
     /// ```
     ///
@@ -73,9 +73,8 @@ impl UserKernel {
     /// # Errors
     /// With the line and the reason.
     pub fn with_defines(name: &str, wgsl: &str, defines: &[(&str, &str)]) -> Result<Self> {
-        let text = shadegrad_shaders::preprocess(name, wgsl, defines)?;
-        let info = shadegrad_shaders::reflect(name, &text)?;
-        let reads = info.access.iter().filter(|a| **a == Access::Read).count();
+        let info = shadegrad_shaders::user_kernel(name, wgsl, defines)?;
+        let reads = info.reads();
         Ok(Self { info: Arc::new(info), reads })
     }
 

@@ -13,10 +13,24 @@
 //!
 //! In ordinary lines `$NAME` and `${expression}` are replaced. Comments, blank lines and indentation are dropped.
 
+// By path: the build script compiles this file too, and would look elsewhere.
+#[path = "preprocess/expression.rs"]
+mod expression;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use expression::eval;
+use expression::truth;
+
 /// What is wrong with a shader, and where.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// let err = preprocess("mine", "\n#if 1\n", &[]).unwrap_err();
+/// assert_eq!((&err.file[..], err.line), ("mine", Some(2)));
+/// assert_eq!(err.to_string(), "mine: line 2: #if without #endif");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShaderError {
     /// The file, or empty where only the kernel's name is known.
@@ -31,14 +45,8 @@ pub struct ShaderError {
 
 impl ShaderError {
     /// An error in `file` at `line`.
-    pub fn at(file: &str, line: u32, message: impl Into<String>) -> Self {
+    pub(crate) fn at(file: &str, line: u32, message: impl Into<String>) -> Self {
         Self { file: file.into(), kernel: String::new(), line: Some(line), message: message.into() }
-    }
-    /// The same error, naming the kernel it arose in.
-    #[must_use]
-    pub fn in_kernel(mut self, kernel: &str) -> Self {
-        self.kernel = kernel.into();
-        self
     }
 }
 
@@ -60,6 +68,13 @@ impl fmt::Display for ShaderError {
 impl std::error::Error for ShaderError {}
 
 /// A preprocessor value.
+///
+/// ```
+/// use shadegrad_shaders::preprocess::{Defines, Value, eval};
+/// assert_eq!(eval("2 * 32", &Defines::new()), Ok(Value::Int(64)));
+/// assert_eq!(eval("fast", &Defines::new()), Ok(Value::Sym("fast".into())));
+/// assert_eq!(Value::Int(64).to_string(), "64"); // as it is put into a text
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// An integer.
@@ -78,36 +93,42 @@ impl fmt::Display for Value {
 }
 
 /// The definitions in force.
+///
+/// ```
+/// use shadegrad_shaders::preprocess::{Defines, Value, eval};
+/// let defines = Defines::from([("N".into(), Value::Int(4)), ("MODE".into(), Value::Sym("fast".into()))]);
+/// assert_eq!(eval("N > 2 && MODE == fast", &defines), Ok(Value::Int(1)));
+/// ```
 pub type Defines = BTreeMap<String, Value>;
 
 /// Finds the text of a shared topic; the result names the file for messages.
-pub type Import<'a> = &'a dyn Fn(&str) -> Option<(String, String)>;
+pub(crate) type Import<'a> = &'a dyn Fn(&str) -> Option<(String, String)>;
 
 /// One line of an expansion and the place it came from.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// The text, without indentation and comments.
-    pub text: String,
+    pub(crate) text: String,
     /// Index into [`Expanded::files`].
-    pub file: usize,
+    pub(crate) file: usize,
     /// Line of that file, from 1.
-    pub line: u32,
+    pub(crate) line: u32,
 }
 
 /// An expanded text that remembers where its lines came from.
 #[derive(Clone, Debug, Default)]
-pub struct Expanded {
+pub(crate) struct Expanded {
     /// The lines in order.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// The main file, then the imported ones.
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// The definitions at the end of the text.
-    pub defines: Defines,
+    pub(crate) defines: Defines,
 }
 
 impl Expanded {
     /// The whole text, ending with a newline.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut out = String::with_capacity(self.lines.iter().map(|l| l.text.len() + 1).sum());
         for l in &self.lines {
             out.push_str(&l.text);
@@ -116,7 +137,7 @@ impl Expanded {
         out
     }
     /// Turns an error about a line of the expanded text into one about the file that line came from.
-    pub fn locate(&self, mut err: ShaderError) -> ShaderError {
+    pub(crate) fn locate(&self, mut err: ShaderError) -> ShaderError {
         if let Some(name) = self.defines.keys().find(|name| err.message.contains(&format!("identifier: `{name}`"))) {
             err.message = format!("{}\n    (a definition is written ${name} in a line of WGSL)", err.message);
         }
@@ -132,6 +153,16 @@ impl Expanded {
 }
 
 /// One kernel declared by a `#kernel` line.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// use shadegrad_shaders::preprocess::{Value, kernels};
+/// let declared = &kernels("mine", "\n#kernel twice_$N : N in 1 4")?[1];
+/// assert_eq!((&declared.name[..], declared.line), ("twice_4", 2));
+/// assert_eq!(declared.defines["N"], Value::Int(4));
+/// assert_eq!(declared.defines["KERNEL"], Value::Sym("twice".into()));
+/// # Ok::<(), ShaderError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Declared {
     /// The kernel's name: the pattern with its choices filled in.
@@ -146,7 +177,7 @@ pub struct Declared {
 ///
 /// # Errors
 /// Any malformed directive or expression, an unknown `$name`, or an import that `import` does not find.
-pub fn expand(file: &str, text: &str, defines: &Defines, import: Import<'_>) -> Result<Expanded, ShaderError> {
+pub(crate) fn expand(file: &str, text: &str, defines: &Defines, import: Import<'_>) -> Result<Expanded, ShaderError> {
     let mut state = State {
         import,
         defines: defines.clone(),
@@ -161,7 +192,7 @@ pub fn expand(file: &str, text: &str, defines: &Defines, import: Import<'_>) -> 
 }
 
 /// A definition's value: an integer if the text evaluates to one, otherwise the text itself.
-pub fn value_of(text: &str, defines: &Defines) -> Value {
+pub(crate) fn value_of(text: &str, defines: &Defines) -> Value {
     let text = text.trim();
     eval(text, defines).unwrap_or_else(|_| Value::Sym(text.into()))
 }
@@ -171,6 +202,15 @@ pub fn value_of(text: &str, defines: &Defines) -> Value {
 /// `#kernel unary_$OP_$N : OP in exp log, N in 1 4, WG=256 if N == 1 || OP == exp` declares `unary_exp_1`, `unary_exp_4` and
 /// `unary_log_1`. Each has its choices, its fixed values and `KERNEL` (the pattern up to the first `_$`) as definitions.
 /// A choice `0..4` stands for 0 1 2 3.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// use shadegrad_shaders::preprocess::kernels;
+/// let text = "#kernel unary_$OP_$N : OP in exp log, N in 1 4 if N == 1 || OP == exp";
+/// let names: Vec<String> = kernels("mine", text)?.into_iter().map(|k| k.name).collect();
+/// assert_eq!(names, ["unary_exp_1", "unary_exp_4", "unary_log_1"]);
+/// # Ok::<(), ShaderError>(())
+/// ```
 ///
 /// # Errors
 /// A malformed line, a name that is no identifier, or a file that declares nothing.
@@ -249,7 +289,7 @@ pub fn kernels(file: &str, text: &str) -> Result<Vec<Declared>, ShaderError> {
 }
 
 /// The line without its `//` comment.
-pub fn strip_comment(line: &str) -> &str {
+fn strip_comment(line: &str) -> &str {
     line.find("//").map_or(line, |i| &line[..i])
 }
 
@@ -459,7 +499,7 @@ impl State<'_> {
 ///
 /// # Errors
 /// A name that is not defined, or a malformed expression.
-pub fn substitute(text: &str, defines: &Defines) -> Result<String, String> {
+fn substitute(text: &str, defines: &Defines) -> Result<String, String> {
     if !text.contains('$') {
         return Ok(text.into());
     }
@@ -495,213 +535,6 @@ pub fn substitute(text: &str, defines: &Defines) -> Result<String, String> {
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// Evaluates an expression: integers, `+ - * / % << >> & | ^ ~ ! && || == != < <= > >= ?:`, `min(a, b)`, `max(a, b)`,
-/// `defined(NAME)`, definitions, and symbols (undefined names), which can only be compared with `==` and `!=`.
-///
-/// # Errors
-/// A syntax error, arithmetic on a symbol, a division by zero, or an overflow.
-pub fn eval(text: &str, defines: &Defines) -> Result<Value, String> {
-    let mut p = Parser { text, at: 0, defines, live: true };
-    let v = p.ternary()?;
-    p.space();
-    if p.at < text.len() { Err(format!("`{text}`: `{}` was not expected", &text[p.at..])) } else { Ok(v) }
-}
-
-fn truth(text: &str, defines: &Defines) -> Result<bool, String> {
-    match eval(text, defines)? {
-        Value::Int(v) => Ok(v != 0),
-        Value::Sym(s) => Err(format!("`{text}`: {s} is not a number; compare it, or use defined({s})")),
-    }
-}
-
-struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-    defines: &'a Defines,
-    /// False in an operand that a short circuit skips: there nothing is an error but the syntax.
-    live: bool,
-}
-
-/// Binary operators by rising precedence; within a level the longer ones first.
-const LEVELS: [&[&str]; 10] = [
-    &["||"],
-    &["&&"],
-    &["|"],
-    &["^"],
-    &["&"],
-    &["==", "!="],
-    &["<=", ">=", "<", ">"],
-    &["<<", ">>"],
-    &["+", "-"],
-    &["*", "/", "%"],
-];
-
-impl<'a> Parser<'a> {
-    fn space(&mut self) {
-        let rest = &self.text[self.at..];
-        self.at += rest.len() - rest.trim_start().len();
-    }
-
-    fn take(&mut self, token: &str) -> bool {
-        self.space();
-        let found = self.text[self.at..].starts_with(token);
-        if found {
-            self.at += token.len();
-        }
-        found
-    }
-
-    fn error<T>(&self, message: impl fmt::Display) -> Result<T, String> {
-        Err(format!("`{}`: {message}", self.text))
-    }
-
-    fn ternary(&mut self) -> Result<Value, String> {
-        let cond = self.binary(0)?;
-        if !self.take("?") {
-            return Ok(cond);
-        }
-        let live = self.live;
-        let yes = self.int(&cond)? != 0;
-        self.live = live && yes;
-        let a = self.ternary()?;
-        if !self.take(":") {
-            return self.error("`?` without `:`");
-        }
-        self.live = live && !yes;
-        let b = self.ternary()?;
-        self.live = live;
-        Ok(if yes { a } else { b })
-    }
-
-    fn operator(&mut self, level: usize) -> Option<&'static str> {
-        self.space();
-        let rest = &self.text[self.at..];
-        let op = LEVELS[level].iter().copied().find(|op| rest.starts_with(op))?;
-        // A single character that is the beginning of a longer operator belongs to another level.
-        let longer = op.len() == 1 && ["||", "&&", "<<", ">>"].iter().any(|l| l.starts_with(op) && rest.starts_with(l));
-        if longer {
-            return None;
-        }
-        self.at += op.len();
-        Some(op)
-    }
-
-    fn binary(&mut self, level: usize) -> Result<Value, String> {
-        if level == LEVELS.len() {
-            return self.unary();
-        }
-        let mut left = self.binary(level + 1)?;
-        while let Some(op) = self.operator(level) {
-            let live = self.live;
-            if op == "&&" || op == "||" {
-                let l = self.int(&left)? != 0;
-                self.live = live && (l == (op == "&&"));
-                let right = self.binary(level + 1)?;
-                let r = self.int(&right)? != 0;
-                self.live = live;
-                left = Value::Int(i64::from(if op == "&&" { l && r } else { l || r }));
-                continue;
-            }
-            let right = self.binary(level + 1)?;
-            if op == "==" || op == "!=" {
-                left = Value::Int(i64::from((left == right) == (op == "==")));
-                continue;
-            }
-            let (a, b) = (self.int(&left)?, self.int(&right)?);
-            let value = match op {
-                "|" => Some(a | b),
-                "^" => Some(a ^ b),
-                "&" => Some(a & b),
-                "<=" => Some(i64::from(a <= b)),
-                ">=" => Some(i64::from(a >= b)),
-                "<" => Some(i64::from(a < b)),
-                ">" => Some(i64::from(a > b)),
-                "<<" => u32::try_from(b).ok().and_then(|b| a.checked_shl(b)),
-                ">>" => u32::try_from(b).ok().and_then(|b| a.checked_shr(b)),
-                "+" => a.checked_add(b),
-                "-" => a.checked_sub(b),
-                "*" => a.checked_mul(b),
-                "/" => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-            left = match value {
-                Some(v) => Value::Int(v),
-                None if !self.live => Value::Int(0),
-                None => return self.error(format!("{a} {op} {b} has no value")),
-            };
-        }
-        Ok(left)
-    }
-
-    fn int(&self, v: &Value) -> Result<i64, String> {
-        match v {
-            Value::Int(v) => Ok(*v),
-            Value::Sym(_) if !self.live => Ok(0),
-            Value::Sym(s) => self.error(format!("{s} is not a number; is it defined?")),
-        }
-    }
-
-    fn unary(&mut self) -> Result<Value, String> {
-        self.space();
-        let rest = &self.text[self.at..];
-        if rest.starts_with('!') && !rest.starts_with("!=") {
-            self.at += 1;
-            let v = self.unary()?;
-            return Ok(Value::Int(i64::from(self.int(&v)? == 0)));
-        }
-        if self.take("-") {
-            let v = self.unary()?;
-            return Ok(Value::Int(self.int(&v)?.wrapping_neg()));
-        }
-        if self.take("~") {
-            let v = self.unary()?;
-            return Ok(Value::Int(!self.int(&v)?));
-        }
-        self.atom()
-    }
-
-    fn atom(&mut self) -> Result<Value, String> {
-        if self.take("(") {
-            let v = self.ternary()?;
-            return if self.take(")") { Ok(v) } else { self.error("a `(` is not closed") };
-        }
-        self.space();
-        let rest: &'a str = &self.text[self.at..];
-        let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
-        self.at += word.len();
-        if word.is_empty() {
-            return self.error("a value is missing");
-        }
-        if word.starts_with(|c: char| c.is_ascii_digit()) {
-            let digits = word.strip_suffix('u').unwrap_or(word);
-            let v = match digits.strip_prefix("0x") {
-                Some(hex) => i64::from_str_radix(hex, 16),
-                None => digits.parse(),
-            };
-            return v.map(Value::Int).or_else(|_| self.error(format!("`{word}` is not an integer")));
-        }
-        if ["defined", "min", "max"].contains(&word) && self.take("(") {
-            let v = if word == "defined" {
-                self.space();
-                let rest: &'a str = &self.text[self.at..];
-                let name = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
-                self.at += name.len();
-                i64::from(self.defines.contains_key(name))
-            } else {
-                let a = self.ternary()?;
-                if !self.take(",") {
-                    return self.error(format!("{word} takes two values"));
-                }
-                let b = self.ternary()?;
-                let (a, b) = (self.int(&a)?, self.int(&b)?);
-                if word == "min" { a.min(b) } else { a.max(b) }
-            };
-            return if self.take(")") { Ok(Value::Int(v)) } else { self.error("a `(` is not closed") };
-        }
-        Ok(self.defines.get(word).cloned().unwrap_or_else(|| Value::Sym(word.into())))
-    }
 }
 
 /// Drops the imported functions and constants that nothing names: every kernel would otherwise carry, and every driver

@@ -11,15 +11,42 @@ use naga::{AddressSpace, BuiltIn, Expression, ScalarKind, ShaderStage, StorageAc
 use crate::preprocess::ShaderError;
 
 /// Most bytes of parameters: what immediates hold on every backend.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert!(all().iter().all(|kernel| kernel.params_size <= MAX_PARAMS));
+/// ```
 pub const MAX_PARAMS: u32 = 128;
 /// Most bytes of workgroup memory in a kernel: what Metal and DX12 give.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert!(all().iter().all(|kernel| kernel.workgroup_bytes <= MAX_WORKGROUP_BYTES));
+/// ```
 pub const MAX_WORKGROUP_BYTES: u32 = 32768;
 /// Most storage buffers in a kernel: the WebGPU default limit.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert!(all().iter().all(|kernel| kernel.reads() + kernel.writes() <= MAX_BINDINGS));
+/// ```
 pub const MAX_BINDINGS: usize = 8;
 /// Most invocations in a workgroup: what the desktop drivers give.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert!(all().iter().all(|kernel| kernel.invocations() <= MAX_INVOCATIONS));
+/// ```
 pub const MAX_INVOCATIONS: u32 = 1024;
 
 /// How a kernel uses a storage buffer.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// // One buffer read, one written.
+/// let info = &shadegrad_shaders::elementwise::UNARY_EXP.info;
+/// assert_eq!(info.access[..], [Access::Read, Access::ReadWrite]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `var<storage, read>`.
@@ -29,6 +56,12 @@ pub enum Access {
 }
 
 /// One member of a kernel's parameter struct.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// let value = &shadegrad_shaders::fill::FILL_F32.info.fields[2];
+/// assert_eq!((&value.name[..], &value.ty[..], value.offset, value.size), ("value", "f32", 8, 4));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The member's name.
@@ -42,6 +75,13 @@ pub struct Field {
 }
 
 /// Everything known about one kernel; `'static` for the built-in ones, owned for a user's.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// let info = &shadegrad_shaders::fill::FILL_F32.info;
+/// assert_eq!((&info.name[..], info.workgroup_size, info.workgroup_bytes), ("fill_f32", [256, 1, 1], 0));
+/// assert!(info.source.contains("fn main(") && !info.subgroups && !info.f16);
+/// ```
 #[derive(Clone, Debug)]
 pub struct KernelInfo {
     /// Unique name, such as `fill_f32`.
@@ -70,20 +110,43 @@ pub struct KernelInfo {
 
 impl KernelInfo {
     /// Number of buffers read.
+    ///
+    /// ```
+    /// # use shadegrad_shaders::*;
+    /// assert_eq!(shadegrad_shaders::elementwise::BINARY_ADD_VV.info.reads(), 2);
+    /// ```
     pub fn reads(&self) -> usize {
         self.access.iter().filter(|a| **a == Access::Read).count()
     }
     /// Number of buffers written.
+    ///
+    /// ```
+    /// # use shadegrad_shaders::*;
+    /// assert_eq!(shadegrad_shaders::elementwise::BINARY_ADD_VV.info.writes(), 1);
+    /// ```
     pub fn writes(&self) -> usize {
         self.access.len() - self.reads()
     }
     /// Invocations of one workgroup.
+    ///
+    /// ```
+    /// # use shadegrad_shaders::*;
+    /// let info = &shadegrad_shaders::fill::FILL_F32.info;
+    /// assert_eq!((info.workgroup_size, info.invocations()), ([256, 1, 1], 256));
+    /// ```
     pub fn invocations(&self) -> u32 {
         self.workgroup_size.iter().product()
     }
 }
 
 /// The FNV-1a hash of some bytes; it is stable across versions and platforms.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+/// let info = &shadegrad_shaders::fill::FILL_F32.info;
+/// assert_eq!(fnv1a(info.source.as_bytes()), info.hash);
+/// ```
 pub const fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
@@ -95,6 +158,14 @@ pub const fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// What naga may accept in a kernel: standard WGSL and the optional features the kernels crate asks devices for.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// use naga::valid::{Capabilities, ValidationFlags, Validator};
+/// assert!(capabilities().contains(Capabilities::IMMEDIATES | Capabilities::SUBGROUP));
+/// let module = naga::front::wgsl::parse_str("@compute @workgroup_size(1) fn main() {}").expect("WGSL");
+/// assert!(Validator::new(ValidationFlags::all(), capabilities()).validate(&module).is_ok());
+/// ```
 pub fn capabilities() -> Capabilities {
     Capabilities::IMMEDIATES
         | Capabilities::SUBGROUP
@@ -284,6 +355,11 @@ pub fn reflect(name: &str, wgsl: &str) -> Result<KernelInfo, ShaderError> {
 const IMMEDIATE: &str = "var<immediate>";
 
 /// The same kernel with its parameters in a uniform buffer at `@group(1) @binding(0)`, for devices without immediates.
+///
+/// ```
+/// # use shadegrad_shaders::*;
+/// assert_eq!(uniform_params("var<immediate> p: Params;"), "@group(1) @binding(0) var<uniform> p: Params;");
+/// ```
 pub fn uniform_params(source: &str) -> String {
     source.replacen(IMMEDIATE, "@group(1) @binding(0) var<uniform>", 1)
 }
