@@ -71,11 +71,18 @@ impl Default for OpenOptions {
 /// Opens the data set in a folder, its layout found by itself ([`DataFormat::detect`]) unless `options.format` names
 /// it.
 ///
-/// ```no_run
+/// ```
 /// # use shadegrad::{data::*, *};
-/// let options = OpenOptions { resize: Some((64, 64)), ..OpenOptions::default() };
-/// let pair = open("photos", &options)?;
-/// println!("{} to train on, classes {:?}", pair.train.len(), pair.train.classes);
+/// # let photos = tempfile::tempdir().expect("a folder");
+/// # for (class, n) in [("cat", 1), ("cat", 2), ("dog", 1), ("dog", 2)] {
+/// #     std::fs::create_dir_all(photos.path().join(class)).expect("a folder");
+/// #     let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
+/// #     picture.save(photos.path().join(class).join(format!("{n}.png"))).expect("a file");
+/// # }
+/// let options = OpenOptions { resize: Some((16, 16)), test_fraction: 0.5, ..OpenOptions::default() };
+/// let pair = open(photos.path(), &options)?; // cat/1.png, cat/2.png, dog/1.png, dog/2.png
+/// assert_eq!((pair.train.len(), pair.test.len()), (2, 2));
+/// assert_eq!((pair.train.classes, pair.train.channels), (vec!["cat".to_string(), "dog".to_string()], 3));
 /// # Ok::<(), Error>(())
 /// ```
 ///

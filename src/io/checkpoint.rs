@@ -35,29 +35,41 @@ const NUMBERS: &str = "shadegrad.numbers";
 /// The file is in the safetensors format. The model's weights are in it with PyTorch's names and layouts, so any reader of
 /// that format can use them; what else there is begins with `shadegrad.`. A check sum over everything tells damage.
 ///
-/// ```no_run
+/// ```
+/// # use shadegrad::{data::*, nn::*, optim::*, train::{FitOptions, Images, NoHooks, Trainer}, *};
 /// use shadegrad::io::Checkpoint;
-/// use shadegrad::nn::Arena;
-/// use shadegrad::optim::Optimizer;
 /// use shadegrad::train::{Hooks, Pause};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+/// # let train = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+/// # let mut names = Builder::new();
+/// # let model = Sequential::new().then(Flatten).then(Linear::new(&mut names.root(), 4, 2, true));
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let path = folder.path().join("run.safetensors");
 ///
-/// struct Save;
+/// struct Save(std::path::PathBuf);
 /// impl Hooks for Save {
-///     fn pause(&mut self, now: &mut Pause) -> shadegrad::Result<()> {
-///         if now.step % 100 == 0 {
-///             Checkpoint::take(now.arena, now.optimizer, now.state()?)?.save("run.safetensors")?;
+///     fn pause(&mut self, now: &mut Pause) -> Result<()> {
+///         if now.step == 2 {
+///             Checkpoint::take(now.arena, now.optimizer, now.state()?)?.save(&self.0)?;
 ///         }
 ///         Ok(())
 ///     }
 /// }
+/// # let options = FitOptions { epochs: 4, ..FitOptions::default() };
+/// # Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options.clone())
+/// #     .fit(&train, None, &mut Save(path.clone()))?;
+/// # let through = arena.values_flat().to_vec()?;
 ///
 /// // Later, with the same model, optimiser and data:
-/// # fn later(arena: &mut Arena, optimizer: &mut Optimizer) -> shadegrad::Result<()> {
-/// let state = Checkpoint::open("run.safetensors")?.restore(arena, optimizer)?;
-/// // Trainer::new(..).resume(state).fit(..)
-/// # let _ = state;
-/// # Ok(())
-/// # }
+/// let state = Checkpoint::open(&path)?.restore(&mut arena, &mut optimizer)?;
+/// Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.1, options)
+///     .resume(state)
+///     .fit(&train, None, &mut NoHooks)?;
+/// # assert_eq!(arena.values_flat().to_vec()?, through);
+/// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {

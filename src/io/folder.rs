@@ -14,15 +14,22 @@ const BEST: &str = "best.safetensors";
 /// A folder with a run's last checkpoints, one file each, named by their step, and the best one. For one process at a time.
 ///
 /// ```
-/// # use shadegrad::*;
+/// # use shadegrad::{data::Position, nn::*, optim::*, train::*, *};
 /// use shadegrad::io::{Checkpoint, Checkpoints};
-/// # fn save(checkpoint: &Checkpoint) -> Result<()> {
-/// let folder = Checkpoints::open("run/checkpoints", 3)?; // the last three stay
-/// folder.save(checkpoint)?;
-/// let (step, path) = Checkpoints::list("run/checkpoints".as_ref())?.pop().expect("a checkpoint");
-/// println!("step {step} in {}", path.display());
-/// # Ok(())
-/// # }
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # Linear::new(&mut names.root(), 2, 1, true);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let position = Position { epoch: 2, step: 0 };
+/// # let meter = MeterState::default();
+/// # let state = TrainState { position, step: 20, best: None, meter, seconds: 3.5, seed: 0, batch: 64, samples: 640 };
+/// # let checkpoint = Checkpoint::take(&arena, &Optimizer::new(&arena, Rule::adam())?, state)?;
+/// # let root = tempfile::tempdir().expect("a folder");
+/// # let path = root.path().join("checkpoints");
+/// let folder = Checkpoints::open(&path, 3)?; // the last three stay
+/// folder.save(&checkpoint)?;
+/// let (step, file) = Checkpoints::list(&path)?.pop().expect("a checkpoint");
+/// assert_eq!((step, file), (20, path.join("step-000000020.safetensors")));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -14,13 +14,20 @@ pub(crate) const RESERVED: &str = "shadegrad.";
 
 /// The tensors of a file, as they are there: PyTorch's names, layouts and element types.
 ///
-/// ```no_run
+/// ```
+/// # use shadegrad::{Error, Gpu, Options};
 /// use shadegrad::io::{LoadOptions, Weights};
-/// # fn load(arena: &shadegrad::nn::Arena) -> shadegrad::Result<()> {
-/// Weights::open("resnet18.pth")?.load_into(arena, &LoadOptions::strict())?;
-/// Weights::of(arena)?.save("trained.safetensors")?;
-/// # Ok(())
-/// # }
+/// # use shadegrad::nn::{Arena, Builder, Linear};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # Linear::new(&mut names.root().sub("fc"), 2, 1, true);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let path = folder.path().join("trained.safetensors");
+/// Weights::of(&arena)?.save(&path)?; // PyTorch reads it, too
+/// let done = Weights::open(&path)?.load_into(&arena, &LoadOptions::strict())?; // or a .pth of its making
+/// assert_eq!(done.set, 2); // weight and bias
+/// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Weights {

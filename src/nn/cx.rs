@@ -551,12 +551,18 @@ impl Cx {
     /// [`crate::autograd::checkpoint`]). Parameters that the segment takes from its context are found by themselves, and
     /// the second run draws the same masks. Observers see constants inside.
     ///
-    /// ```no_run
-    /// # use shadegrad::nn::{Cx, Mlp, Module};
-    /// # fn branch(cx: &Cx, block: &Mlp, x: &shadegrad::Tensor) -> shadegrad::Result<shadegrad::Tensor> {
-    /// let block = block.clone();
-    /// cx.checkpoint(x, move |cx, x| block.forward(cx, x))
-    /// # }
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let mut names = Builder::new();
+    /// let block = Mlp::new(&mut names.root().sub("mlp"), 2, 8, Activation::Gelu, 0.0);
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, x) = (Cx::train(&arena), Tensor::ones(&gpu, &[1, 2])?);
+    /// let whole = block.forward(&cx, &x)?.to_vec()?;
+    /// let y = cx.checkpoint(&x, move |cx, x| block.forward(cx, x))?; // keeps `x` alone
+    /// assert_eq!(y.to_vec()?, whole);
+    /// arena.backward(&y.sum_all()?)?; // runs the block again
+    /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors

@@ -4,18 +4,18 @@
 //! gradients and running statistics, each in one buffer; `forward` gets the values through a [`Cx`], so that the same model
 //! runs with any other [`Params`]: a client's, an average, or an inner loop's that gradients flow through.
 //!
-//! ```no_run
+//! ```
+//! # use shadegrad::{Error, Gpu, Options, Tensor};
 //! use shadegrad::nn::{Arena, Builder, Cx, Linear, Module};
-//! # fn main() -> shadegrad::Result<()> {
-//! # let gpu = shadegrad::Gpu::new(shadegrad::Options::from_env()?)?;
+//! # let gpu = Gpu::new(Options::from_env()?)?;
 //! let mut builder = Builder::new();
 //! let layer = Linear::new(&mut builder.root().sub("fc"), 8, 2, true);
 //! let arena = Arena::new(&gpu, &builder, 0)?;
-//! let x = shadegrad::Tensor::ones(&gpu, &[4, 8])?;
-//! let y = layer.forward(&Cx::train(&arena), &x)?;
-//! arena.backward(&y.square()?.sum_to(&[])?)?;
-//! # Ok(())
-//! # }
+//! let y = layer.forward(&Cx::train(&arena), &Tensor::ones(&gpu, &[4, 8])?)?;
+//! assert_eq!(y.shape(), [4, 2]);
+//! arena.backward(&y.sum_all()?)?;
+//! assert_eq!(arena.grads().by_name("fc.bias")?.to_vec()?, [4.0, 4.0]); // each counted in four rows
+//! # Ok::<(), Error>(())
 //! ```
 
 mod activation;

@@ -1,17 +1,22 @@
 //! Optimisers, schedules and averages over a model's [`Arena`].
 //!
-//! ```no_run
+//! ```
+//! # use shadegrad::{Error, Gpu, Options, Tensor, nn::{Builder, Linear}};
 //! use shadegrad::nn::{Arena, Cx, Module};
 //! use shadegrad::optim::{Optimizer, Rule, schedule};
-//! # fn train(arena: Arena, model: impl Module, x: shadegrad::Tensor) -> shadegrad::Result<()> {
+//! # let gpu = Gpu::new(Options::from_env()?)?;
+//! # let mut names = Builder::new();
+//! # let model = Linear::new(&mut names.root(), 2, 1, true);
+//! # let arena = Arena::new(&gpu, &names, 0)?;
+//! # let x = Tensor::ones(&gpu, &[4, 2])?;
 //! let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.05))?.clip_norm(1.0).skip_nonfinite();
-//! for step in 0..1000 {
-//!     let loss = model.forward(&Cx::train(&arena).seeded(0, step), &x)?.square()?.sum_to(&[])?;
+//! for step in 0..20 {
+//!     let loss = model.forward(&Cx::train(&arena).seeded(0, step), &x)?.square()?.mean_all()?;
 //!     arena.backward(&loss)?;
-//!     optimizer.step(&arena, schedule::warmup(step, 50, schedule::cosine(step, 1000, 1e-3, 0.0)))?;
+//!     optimizer.step(&arena, schedule::warmup(step, 5, schedule::cosine(step, 20, 1e-2, 0.0)))?;
 //! }
-//! # Ok(())
-//! # }
+//! assert_eq!(optimizer.report()?.applied, 20);
+//! # Ok::<(), Error>(())
 //! ```
 
 mod change;

@@ -168,10 +168,16 @@ impl<T> Flight<T> {
 /// Kernels are compiled by the first step that uses them, which can take a second. An application that minds takes its
 /// first step on a thread and moves everything to its loop from there: all of it is [`Send`].
 ///
-/// ```no_run
-/// # use shadegrad::{CrossEntropy, Result, Tensor, nn::{Arena, Cx, Module}, optim::Optimizer};
+/// ```
+/// # use shadegrad::{nn::*, optim::*, *};
 /// use shadegrad::train::{Budget, Pace};
-/// # struct App { pace: Pace, net: Box<dyn Module>, arena: Arena, optimizer: Optimizer, x: Tensor, y: Tensor, curve: Vec<f32> }
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # let mut names = Builder::new();
+/// # let net = Linear::new(&mut names.root(), 2, 2, true);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// # let (x, y) = (Tensor::ones(&gpu, &[4, 2])?, Tensor::labels(&gpu, &[0, 0, 0, 1], 2)?);
+/// # struct App { pace: Pace, net: Linear, arena: Arena, optimizer: Optimizer, x: Tensor, y: Tensor, curve: Vec<f32> }
 /// # impl App {
 /// fn frame(&mut self) -> Result<()> {
 ///     let Self { pace, net, arena, optimizer, x, y, curve } = self;
@@ -185,6 +191,12 @@ impl<T> Flight<T> {
 ///     Ok(())
 /// }
 /// # }
+/// # let mut app = App { pace: Pace::new(&gpu), net, arena, optimizer, x, y, curve: Vec::new() };
+/// # while app.curve.len() < 2 {
+/// #     app.frame()?;
+/// # }
+/// # assert!(app.curve[1] < app.curve[0]);
+/// # Ok::<(), Error>(())
 /// ```
 pub struct Pace {
     flight: Flight<u64>,

@@ -168,20 +168,39 @@ impl Trainer<'_> {
     /// own frame loop. Same model, data, options and first values give the same numbers as `fit`, to the last bit,
     /// however the calls fall. There is no evaluation and no watcher: see [`Evaluator`], and look between the calls.
     ///
-    /// ```no_run
-    /// # use shadegrad::{Result, nn::{Arena, Module}, optim::Optimizer, train::{FitOptions, Images}};
-    /// use shadegrad::train::{Budget, Session, Trainer};
-    /// # struct App { session: Session, net: Box<dyn Module>, arena: Arena, optimizer: Optimizer, train: Images, options: FitOptions }
+    /// ```
+    /// # use shadegrad::{data::*, nn::*, optim::*, train::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # let set = synthetic::blobs(8, 2, 2, 2, 1, 0)?;
+    /// # let train = Images::upload(&gpu, &set, &set.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let net = Sequential::new().then(Flatten).then(Linear::new(&mut names.root(), 4, 2, true));
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// # let options = FitOptions { epochs: 2, ..FitOptions::default() };
+    /// # let session = Session::new(&train, &options)?;
+    /// # struct App {
+    /// #     session: Session,
+    /// #     net: Sequential,
+    /// #     arena: Arena,
+    /// #     optimizer: Optimizer,
+    /// #     train: Images,
+    /// #     options: FitOptions,
+    /// # }
     /// # impl App {
-    /// fn frame(&mut self) -> Result<()> {
+    /// fn frame(&mut self) -> Result<bool> {
     ///     let now = Trainer::new(&self.net, &mut self.arena, &mut self.optimizer, |_| 0.01, self.options.clone())
     ///         .advance(&mut self.session, &self.train, Budget::default())?;
     ///     for (epoch, loss) in now.epochs {
     ///         println!("epoch {epoch}: {loss:.4}");
     ///     }
-    ///     Ok(())
+    ///     Ok(now.done)
     /// }
     /// # }
+    /// # let mut app = App { session, net, arena, optimizer, train, options };
+    /// # while !app.frame()? {}
+    /// # assert_eq!(app.session.step(), 2);
+    /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
