@@ -1,5 +1,15 @@
 //! The order in which a run visits a set: shuffled epochs, batches of indices, an exact place to resume from, and
 //! subsets.
+//!
+//! ```
+//! use shadegrad::data::{Sampler, loader};
+//! let labels = [0, 0, 0, 1, 1, 1];
+//! let (train, test) = loader::stratified_split(&labels, 2, 0.34, 0)?; // one of each class to test
+//! let mut sampler = Sampler::over(train, 3)?.seed(1);
+//! assert_eq!((sampler.batches_per_epoch(), test.len()), (2, 2));
+//! assert!(sampler.next_batch().is_some_and(|batch| batch.indices.iter().all(|i| !test.contains(i))));
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
 
 use crate::error::{Error, Result};
 use crate::rng::Philox;

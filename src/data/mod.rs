@@ -10,6 +10,18 @@
 //! | 1797 handwritten digits, 8x8, embedded | [`digits()`] |
 //! | made-up sets for tests | [`synthetic`] |
 //! | epochs, shuffling, batches, subsets | [`loader`] |
+//!
+//! ```
+//! use shadegrad::data::{Sampler, digits};
+//! let (train, validation) = digits().train.split(0.1, 0)?; // a tenth of every class
+//! let mut sampler = Sampler::new(train.len(), 64)?.seed(0);
+//! while let Some(batch) = sampler.next_batch() {
+//!     let (images, labels) = train.batch(&batch.indices)?; // bytes [batch, 8, 8, 1]
+//!     assert_eq!(images.len(), labels.len() * 64);
+//! }
+//! assert_eq!(train.len() + validation.len(), 1437);
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
 
 use std::ops::Range;
 

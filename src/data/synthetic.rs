@@ -1,4 +1,11 @@
 //! Made-up sets: no files, the same bytes on every machine.
+//!
+//! ```
+//! use shadegrad::data::synthetic::blobs_pair;
+//! let pair = blobs_pair(100, 20, 10, [16, 16, 3], 0)?; // seed 0
+//! assert_eq!((pair.train.len(), pair.train.get(13).map(|(_, label)| label)), (100, Some(3)));
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
 
 use super::{DataPair, Dataset};
 use crate::error::{Error, Result};

@@ -6,6 +6,16 @@
 //! - [`write_atomic`] is how both are written.
 //!
 //! Files are not trusted: sizes are checked against what is there before anything is allocated, and nothing is executed.
+//!
+//! ```
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! use shadegrad::io::{Meta, Saved, Weights};
+//! let path = folder.path().join("model.safetensors");
+//! let weight = Saved::f32("fc.weight", &[1, 2], &[0.5, -0.5])?;
+//! Weights::new(vec![weight], Meta::new()).save(&path)?;
+//! assert_eq!(Weights::open(&path)?.get("fc.weight").map(Saved::to_f32), Some(vec![0.5, -0.5]));
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
 
 mod atomic;
 mod checkpoint;

@@ -1,5 +1,16 @@
 //! Measures of a classifier, computed on the host in double precision from what it put out: accuracy, top-k, confusion
 //! matrix, calibration error, negative log-likelihood, Brier score; and the means of runs.
+//!
+//! ```
+//! use shadegrad::metrics::{ConfusionMatrix, Scores, accuracy, nll};
+//! let logits = [2.0, 0.0, 0.0, 3.0, 1.0, 0.0, 4.0, 1.0]; // four samples of two classes
+//! let (scores, labels) = (Scores::logits(&logits, 2), [0, 1, 1, 0]);
+//! assert_eq!(accuracy(scores, &labels)?, 0.75);
+//! let mut matrix = ConfusionMatrix::of(2);
+//! matrix.add(scores, &labels)?;
+//! println!("{matrix}, mean loss {:.3}", nll(scores, &labels)?);
+//! # Ok::<(), shadegrad::Error>(())
+//! ```
 
 mod accuracy;
 mod calibration;

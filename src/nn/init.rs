@@ -89,6 +89,16 @@ fn fnv1a(text: &str) -> u64 {
 impl Init {
     /// Fills `out` with the first values of the parameter `name` of this shape. Each name has a random stream of its
     /// own: another parameter more or less does not change these.
+    ///
+    /// ```
+    /// # use shadegrad::nn::Init;
+    /// let (mut first, mut again, mut other) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+    /// Init::FanIn(4).fill(&mut first, "fc.weight", &[2, 4], 7); // seed 7
+    /// Init::FanIn(4).fill(&mut again, "fc.weight", &[2, 4], 7);
+    /// Init::FanIn(4).fill(&mut other, "fc2.weight", &[2, 4], 7);
+    /// assert!(first == again && first != other);
+    /// assert!(first.iter().all(|v| v.abs() <= 0.5)); // 1 / sqrt(4)
+    /// ```
     pub fn fill(self, out: &mut [f32], name: &str, shape: &[usize], seed: u64) {
         let mut rng = Philox::new(seed, fnv1a(name));
         let (fan_in, fan_out) = fans(shape);

@@ -1,5 +1,12 @@
 //! Learning rates as pure functions of the step, counted from 0, so that resuming needs no state. Steps behind the end
 //! keep the last rate.
+//!
+//! ```
+//! use shadegrad::optim::schedule::{cosine, warmup};
+//! let rate = |step| warmup(step, 8, cosine(step, 1000, 1.0, 0.0));
+//! assert_eq!(rate(0), 0.125); // an eighth of it in the first step
+//! assert!(rate(500) < rate(100) && rate(1000) == 0.0);
+//! ```
 
 use std::f32::consts::PI;
 
