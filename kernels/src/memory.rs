@@ -18,9 +18,10 @@ pub(crate) const GUARD: u64 = 256;
 pub(crate) const FRESH_WORD: u32 = 0x7fc5_e171;
 
 /// The words of a buffer's guard zone. Every other one is NaN, for reads past the end to show; those between are numbers that
-/// belong to this buffer, for a kernel that copies or computes past the end would write NaN for NaN, and not be seen.
+/// belong to this buffer, for a kernel that copies or computes past the end would write NaN for NaN, and not be seen. Buffers made
+/// one after the other begin with one and the other, so that one element past the end is seen too.
 pub(crate) fn guard_words(id: u64) -> impl Iterator<Item = u32> {
-    (0..GUARD / 4).map(move |i| match i % 2 {
+    (0..GUARD / 4).map(move |i| match (i + id) % 2 {
         0 => FRESH_WORD,
         _ => 0x4b00_0000 | (id.wrapping_mul(40_503).wrapping_add(97 * i) & 0x7f_ffff) as u32,
     })

@@ -172,6 +172,16 @@ pub fn cases() -> Vec<Case> {
     rows.push(transposed("no_images", [0, 3, 2, 4], [3, 3, 2], one, [0, 0]));
     // Larger shapes: forward only, and the two gradients as results.
     let same = Conv2d::new(1, 1);
+    // Weight gradients in several sums: of more weights than a workgroup adds, and of every kernel for depthwise taps.
+    rows.extend(adjoints("sums_of_many_weights", [1, 4, 300, 12], [12, 3, 3], same));
+    for taps in [3, 5, 6] {
+        let depthwise = pair(Conv2d::new(1, 1).groups(4), |p| p.padding = [0, 2]);
+        let w = [4, 2, taps];
+        rows.extend(adjoints(format!("depthwise_sums_{taps}"), [1, 3, 300, 4], w, depthwise));
+        rows.extend(adjoints(format!("depthwise_sums_{taps}_dilation_2"), [1, 4, 300, 4], w, depthwise.dilation(2)));
+        let apart = pair(depthwise, |p| p.stride = [1, 2]);
+        rows.extend(adjoints(format!("depthwise_sums_{taps}_stride_2"), [2, 4, 300, 4], w, apart));
+    }
     for (name, x, w, p) in [
         ("3x3_3_16", [2, 9, 9, 3], [16, 3, 3], same),
         ("3x3_16_16", [2, 9, 8, 16], [16, 3, 3], same),

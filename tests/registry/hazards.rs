@@ -1,7 +1,8 @@
 //! What drivers, fast arithmetic and odd sizes do to kernels: one test per hazard, each from somebody's bug report.
 
 use shadegrad::Tensor;
-use shadegrad::autograd::grad;
+use shadegrad::autograd::{grad, grad_create_graph};
+use shadegrad::kernels::UserKernel;
 
 use crate::case::{gpu, own};
 use crate::check::checks;
@@ -18,7 +19,10 @@ checks! {
     what_is_not_selected_does_not_leak,
     sums_of_ones_are_exact,
     rounding_errors_of_sums_stay_small,
+    slopes_at_kinks_are_as_documented,
+    the_pivot_that_fails_is_named,
     grids_beyond_the_limit_fold,
+    division_of_whole_numbers_is_exact,
     tensors_without_elements_work,
     errors_name_the_operation_and_the_shapes,
     two_runs_give_the_same_bits,
@@ -228,6 +232,85 @@ fn grids_beyond_the_limit_fold() {
     let large = own(|o| o.max_grid = Some(150));
     let x = Tensor::full(&large, &[20_000_000], 0.25).unwrap();
     assert_eq!(x.add_scalar(0.25).unwrap().sum_all().unwrap().item().unwrap(), 1e7);
+}
+
+/// Differences say nothing there; both forms of the backward pass must agree with the documentation.
+fn slopes_at_kinks_are_as_documented() {
+    type Function = fn(&Tensor) -> shadegrad::Result<Tensor>;
+    let functions: [(&str, Function, [f32; 5]); 6] = [
+        ("relu", Tensor::relu, [0.0, 0.0, 0.0, 1.0, 1.0]),
+        ("abs", Tensor::abs, [-1.0, -1.0, 0.0, 1.0, 1.0]),
+        ("leaky_relu", |x| x.leaky_relu(0.25), [0.25, 0.25, 0.25, 1.0, 1.0]),
+        ("elu", |x| x.add_scalar(0.0)?.elu(0.5)?.mul_scalar(2.0), [0.0, 0.0, 1.0, 2.0, 2.0]),
+        ("clamp", |x| x.clamp(-1.0, 1.0), [0.0, 1.0, 1.0, 1.0, 0.0]),
+        ("prelu", |x| x.prelu(&Tensor::scalar(x.gpu(), 0.25)?), [0.25, 0.25, 0.25, 1.0, 1.0]),
+    ];
+    for (name, f, slopes) in functions {
+        let x = tensor(&[-2.0, -1.0, 0.0, 1.0, 2.0]).leaf();
+        for slope in [grad, grad_create_graph] {
+            let got = values(Ok(slope(&f(&x).unwrap().sum_all().unwrap(), &[&x]).unwrap().remove(0)));
+            // The exponential of ELU is held to its rows; here only its kink.
+            let at = if name == "elu" { 2..5 } else { 0..5 };
+            assert_eq!(got[at.clone()], slopes[at], "{name}");
+        }
+    }
+}
+
+/// In more matrices than a workgroup looks through, and for every way in which a number is no pivot.
+fn the_pivot_that_fails_is_named() {
+    for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let mut matrices = [1.0, 0.5, 0.5, 2.0].repeat(70);
+        matrices[4 * 68 + 3] = bad;
+        let error =
+            Tensor::from_slice(&gpu(), &matrices, &[70, 2, 2]).unwrap().cholesky_checked().unwrap_err().to_string();
+        assert!(error.contains("matrix 68 ") && error.contains("pivot 1 "), "{bad}: {error}");
+    }
+}
+
+/// The name and the text of a kernel that divides by the function that all maps of indices divide by.
+pub(crate) const DIVIDE: (&str, &str) = (
+    "divide_check",
+    "
+#import divide
+@group(0) @binding(0) var<storage, read> n: array<u32>;
+@group(0) @binding(1) var<storage, read> d: array<u32>;
+@group(0) @binding(2) var<storage, read_write> q: array<vec2<u32>>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < arrayLength(&n)) {
+    q[id.x] = sg_divide(n[id.x], d[id.x]);
+  }
+}",
+);
+
+/// Around multiples of small, large and awkward divisors: where a quotient of floats is off by one, which only tensors of millions
+/// of elements would show. (41 and 47 are the first whose reciprocal times themselves is less than 1 in floats.)
+fn division_of_whole_numbers_is_exact() {
+    const TOP: u32 = (1 << 31) - 1;
+    let mut divisors: Vec<u32> = (1..=64).chain([82, 97, 100, 255, 257, 1000, 4095, 4097, 12_345, 65_535]).collect();
+    divisors.extend((16..31).flat_map(|e| [(1 << e) - 1, 1 << e, (1 << e) + 1]));
+    divisors.extend([TOP - 1, TOP]);
+    let (mut n, mut d) = (Vec::new(), Vec::new());
+    for divisor in divisors {
+        let most = TOP / divisor;
+        for k in (0..40).chain((0..24).map(|e| most >> e)).chain((1..16).map(|i| most - most.min(i))) {
+            let multiple = k.min(most) * divisor;
+            for dividend in [multiple.saturating_sub(1), multiple, multiple.saturating_add(1).min(TOP)] {
+                n.push(dividend);
+                d.push(divisor);
+            }
+        }
+    }
+    let (gpu, count) = (gpu(), n.len());
+    let of = |data: &[u32]| Tensor::from_u32(&gpu, data, &[count]).unwrap();
+    let out = Tensor::from_u32(&gpu, &vec![0; 2 * count], &[2 * count]).unwrap();
+    let kernel = UserKernel::new(DIVIDE.0, DIVIDE.1).unwrap();
+    let groups = [(count as u32).div_ceil(64), 1, 1];
+    kernel.dispatch(&gpu, &[of(&n).storage(), of(&d).storage()], &[out.storage()], &[], groups).unwrap();
+    let results = out.to_vec_u32().unwrap();
+    for (i, (n, d)) in n.iter().zip(&d).enumerate() {
+        assert_eq!((results[2 * i], results[2 * i + 1]), (n / d, n % d), "{n} / {d}");
+    }
 }
 
 fn tensors_without_elements_work() {

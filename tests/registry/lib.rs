@@ -74,6 +74,11 @@ pub fn rows() -> Vec<String> {
     cases().iter().map(|c| c.name().to_string()).collect()
 }
 
+/// Names and texts of the kernels that checks bring along.
+pub fn user_kernels() -> Vec<(&'static str, &'static str)> {
+    vec![hazards::DIVIDE]
+}
+
 /// All checks: those of the registry's rows, then those of the device and of training.
 pub fn suite() -> Vec<Check> {
     let mut all: Vec<Check> = cases().into_iter().flat_map(case::Case::checks).collect();

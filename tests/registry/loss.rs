@@ -39,7 +39,9 @@ fn logits_grad(t: &[Tensor], options: CrossEntropy, graph: bool) -> shadegrad::R
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     // Classes for one invocation a row, for eight, for a subgroup and for workgroups, in fours and not; many rows and few.
-    for (n, c) in [(1, 1), (5, 3), (4, 8), (40, 4), (3, 21), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)] {
+    for (n, c) in
+        [(1, 1), (5, 3), (4, 8), (40, 4), (3, 21), (4, 9), (36, 3), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)]
+    {
         for (name, reduction, ro) in REDUCTIONS {
             let smoothing = if c == 3 { 0.0 } else { 0.1 };
             all.push(Case::new(
@@ -60,7 +62,7 @@ pub fn cases() -> Vec<Case> {
             },
             move |a| o::cross_entropy(&a[0], &labels(&a[1]), f64::from(0.2f32), Some(&a[2]), ro),
         ));
-        for (n, c) in [(5, 6), (3, 21), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)] {
+        for (n, c) in [(5, 6), (3, 21), (4, 9), (36, 3), (5, 40), (200, 10), (2, 301), (2, 1100), (300, 20)] {
             all.push(Case::new(
                 format!("cross_entropy_soft/{n}x{c}_{name}"),
                 vec![range(&[n, c], -3.0, 3.0), range(&[n, c], 0.0, 1.0)],

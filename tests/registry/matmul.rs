@@ -92,6 +92,17 @@ pub fn cases() -> Vec<Case> {
             cases.push(product([&[], &[]], size, ta, tb).grad(false));
         }
     }
+    // Every row of a tile of 16 as the last one, and every column of a quad in both halves of a tile of 64, with results that are
+    // whole quads: one element too many then lands in the guard zone. In K whole quads, and not.
+    let rows = (17..=32).map(|m| [m, 36]);
+    let columns = (33..=35).chain(65..=68).map(|n| [20, n]);
+    for [m, n] in rows.chain(columns) {
+        for (ta, tb) in TRANSPOSES {
+            for k in [4, 5] {
+                cases.push(product([&[], &[]], [m, n, k], ta, tb).grad(false));
+            }
+        }
+    }
     // Long sums, which some devices split over workgroups. The error of a sum grows with the root of its length.
     for (ta, tb) in TRANSPOSES {
         cases.push(product([&[], &[]], [16, 24, 2053], ta, tb).grad(false).tol(4.0));

@@ -14,6 +14,9 @@ pub fn cases() -> Vec<Case> {
         (&[5, 4], 1),
         (&[40, 3], 1),
         (&[5, 17], 1),
+        // Odd rows that are whole quads together: what is written past the end lands in the guard zone.
+        (&[4, 9], 1),
+        (&[36, 3], 1),
         (&[3, 36], 1),
         (&[4, 5], 0),
         (&[6, 8], 0),
@@ -95,6 +98,17 @@ pub fn cases() -> Vec<Case> {
         )
         .grad(false),
     );
+    // Sums just above 1, whose logarithm has a series of its own.
+    for shape in [&[3, 4], &[4, 5]] {
+        let x: Vec<f64> =
+            (0..shape[0] * shape[1]).map(|i| if i % shape[1] == 1 { 2.0 } else { -0.3 * i as f64 }).collect();
+        all.push(Case::new(
+            format!("log_softmax/nearly_certain_{shape:?}"),
+            vec![fixed(&x, shape)],
+            |t| t[0].log_softmax(1),
+            |a| o::log_softmax(&a[0], 1),
+        ));
+    }
     // A gradient through a product, so that the incoming gradient is no constant.
     all.push(Case::new(
         "softmax/weighted",

@@ -1,29 +1,26 @@
 //! Tests the tests: makes a small mistake in a kernel, runs the checks that use it, and expects one of them to fail.
 //!
-//! `cargo run --release -p shadegrad-conformance --example mutants -- --sample 400 [--seed 1] [--only NAME]`
+//! `cargo run --release -p shadegrad-conformance --example mutants -- --sample 400 [--seed 1] [--only NAME] [--uses FILE]
+//! [--equivalent]`
 //!
-//! A mistake is one changed operator, comparison, number or choice of `min` and `max` somewhere in a kernel's expanded text.
-//! Those that do not compile are not counted. Each is tried in a child process, which is given up (and the mistake counted as
-//! caught) when a changed loop does not end. The mistakes that nobody noticed are listed at the end: each is a check that is
-//! missing, or a change that makes no difference.
+//! A mistake is one changed operator, comparison, number or choice of `min` and `max` somewhere in a kernel's expanded text; in a
+//! function of `shaders/wgsl/shared` it is made in all kernels that import the function, as it would be in the source. Those that do
+//! not compile are not counted. Each is tried in a child process, which is given up (and the mistake counted as caught) when a
+//! changed loop does not end. The mistakes that nobody noticed are listed: each is a check that is missing, or a change that makes
+//! no difference. The latter stand with their reasons in `mutants.equivalent`, are counted apart and are tried only with
+//! `--equivalent`, to see whether a check notices them after all.
+//!
+//! Which checks use which kernel is found by running them all once; with `--uses` it is kept in a file for the next time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use shadegrad::rng::Stream;
 use shadegrad::{Gpu, Options};
-use shadegrad_conformance::{Check, open, suite};
+use shadegrad_conformance::{open, user_kernels};
 use shadegrad_shaders::all;
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+use trial::{Equivalent, Fallible, Mistake, Trial, draw, flag, measure, option, report, uses};
 
-/// Checks of a mistake, the quickest first, stop after this time.
-const ENOUGH: Duration = Duration::from_secs(20);
-/// A child that says nothing for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+mod trial;
 
 /// What stands in the text and what takes its place.
 const SWAPS: [(&str, &str); 18] = [
@@ -53,6 +50,8 @@ struct Mutant {
     from: usize,
     len: usize,
     to: String,
+    /// The function it is in.
+    function: String,
 }
 
 impl Mutant {
@@ -60,30 +59,46 @@ impl Mutant {
         format!("{}{}{}", &text[..self.from], self.to, &text[self.from + self.len..])
     }
 
-    /// The changed line, and what became of it.
-    fn describe(&self, text: &str) -> String {
+    /// The kernel, the changed line, and what becomes of what at which column of it.
+    fn describe(&self, text: &str) -> [String; 3] {
         let start = text[..self.from].rfind('\n').map_or(0, |i| i + 1);
         let end = text[self.from..].find('\n').map_or(text.len(), |i| self.from + i);
         let line = &text[start..end];
-        let (at, was) = (self.from - start, &text[self.from..self.from + self.len]);
-        format!("{}: `{}`: `{was}` at column {} becomes `{}`", self.kernel, line.trim(), at + 1, self.to)
+        let indent = line.len() - line.trim_start().len();
+        let was = &text[self.from..self.from + self.len];
+        let edit = format!("{}: {} -> {}", self.from - start - indent + 1, was.trim(), self.to.trim());
+        [self.kernel.clone(), line.trim().into(), edit]
     }
 }
 
-/// Every mistake that can be made in a text.
+/// Every mistake that can be made in a text, but for those that provably make no difference.
 fn mutants(kernel: &str, text: &str) -> Vec<Mutant> {
     let mut all = Vec::new();
-    let mut add = |from, len, to| all.push(Mutant { kernel: kernel.into(), from, len, to });
+    let alive = reached(text);
     let mut start = 0;
     let mut depth = 0i32;
+    let mut function = String::new();
     for line in text.split_inclusive('\n') {
         let code = line.split("//").next().unwrap_or_default();
-        // Only inside functions: declarations of buffers and parameters are not arithmetic.
-        if depth > 0 {
+        if depth == 0
+            && let Some(name) = code.split("fn ").nth(1).and_then(|f| f.split('(').next())
+        {
+            function = name.to_string();
+        }
+        let mut add =
+            |from, len, to| all.push(Mutant { kernel: kernel.into(), from, len, to, function: function.clone() });
+        // Only inside functions: declarations of buffers and parameters are not arithmetic. And only inside functions that
+        // the entry point calls: the others came with an import and never run.
+        if depth > 0 && alive.contains(&function) {
             for (was, to) in SWAPS {
-                code.match_indices(was).for_each(|(i, _)| add(start + i, was.len(), to.to_string()));
+                let places =
+                    code.match_indices(was).filter(|(i, _)| !without_effect(&code[..*i], was, &code[i + was.len()..]));
+                places.for_each(|(i, _)| add(start + i, was.len(), to.to_string()));
             }
             for (i, number) in numbers(code) {
+                if multiplies_zero(&code[..i], &code[i + number.len()..]) {
+                    continue;
+                }
                 if let Some(n) = number.strip_suffix('u').and_then(|n| n.parse::<u64>().ok()) {
                     add(start + i, number.len(), format!("{}u", n + 1));
                 } else if let Ok(x) = number.parse::<f64>() {
@@ -92,12 +107,63 @@ fn mutants(kernel: &str, text: &str) -> Vec<Mutant> {
             }
         }
         depth += code.matches('{').count() as i32 - code.matches('}').count() as i32;
-        if code.trim_start().starts_with("struct") {
-            depth = 0;
-        }
         start += line.len();
     }
     all
+}
+
+/// The functions that the entry point calls, by way of others too, and itself.
+fn reached(text: &str) -> HashSet<String> {
+    let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
+    let mut bodies: HashMap<&str, String> = HashMap::new();
+    let mut name = "";
+    for line in code {
+        if let Some(f) = line.split("fn ").nth(1).filter(|f| f.contains('(')) {
+            name = f.split('(').next().unwrap_or_default();
+            // What stands behind the function's own name.
+            bodies.entry(name).or_default().push_str(&f[name.len()..]);
+        } else {
+            bodies.entry(name).or_default().push_str(line);
+        }
+    }
+    let calls = |body: &str, f: &str| {
+        body.match_indices(&format!("{f}("))
+            .any(|(i, _)| !body[..i].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+    };
+    let mut alive = HashSet::from(["main".to_string()]);
+    let mut waiting = vec!["main"];
+    while let Some(f) = waiting.pop() {
+        let Some(body) = bodies.get(f) else { continue };
+        for callee in bodies.keys().filter(|c| !c.is_empty() && calls(body, c)) {
+            if alive.insert(callee.to_string()) {
+                waiting.push(callee);
+            }
+        }
+    }
+    alive
+}
+
+/// Whether a swapped operator gives the same by the numbers beside it.
+fn without_effect(before: &str, was: &str, after: &str) -> bool {
+    let next = after.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).next().unwrap_or_default();
+    let in_a_name = before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    match was {
+        // Adding nothing is subtracting nothing; so is shifting by nothing, in either direction.
+        " + " | " - " | " << " | " >> " => ["0", "0u", "0.0"].contains(&next),
+        // Dividing by one is multiplying by one.
+        " / " => ["1", "1u", "1.0"].contains(&next),
+        // A name that ends in these letters is another function's, and the result would not compile.
+        "min(" | "max(" => in_a_name,
+        _ => false,
+    }
+}
+
+/// Whether the number between these two is a factor of a product in which the literal beside it is zero.
+fn multiplies_zero(before: &str, after: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
+    let left = before.strip_suffix(" * ").and_then(|b| b.rsplit(|c| !word(c)).next()).unwrap_or_default();
+    let right = after.strip_prefix(" * ").and_then(|a| a.split(|c| !word(c)).next()).unwrap_or_default();
+    [left, right].iter().any(|n| ["0", "0u", "0.0"].contains(n))
 }
 
 /// The decimal numbers in a line: `12u`, `0.5`. Neither parts of names nor bit patterns.
@@ -123,159 +189,130 @@ fn numbers(code: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Which checks use each kernel, the quickest first.
-fn uses(gpu: &Gpu, only: &str) -> Fallible<BTreeMap<String, Vec<usize>>> {
-    let mut uses: BTreeMap<String, Vec<(Duration, usize)>> = BTreeMap::new();
-    for (i, check) in suite().into_iter().enumerate() {
-        if ["device", "faults", "programs", "training"].contains(&check.family()) {
-            continue;
-        }
-        gpu.start_profile()?;
-        let start = Instant::now();
-        let name = check.name().to_string();
-        check.run().map_err(|e| format!("{name} fails without a mistake: {e}"))?;
-        for kernel in gpu.profile()?.kernels {
-            uses.entry(kernel.name.to_string()).or_default().push((start.elapsed(), i));
+/// The expanded texts of all kernels by their names: the engine's, and those that checks bring along.
+fn texts() -> Fallible<BTreeMap<String, String>> {
+    let mut texts: BTreeMap<String, String> =
+        all().iter().map(|k| (k.name.to_string(), k.source.to_string())).collect();
+    for (name, wgsl) in user_kernels() {
+        texts.insert(name.into(), shadegrad_shaders::preprocess(name, wgsl, &[])?);
+    }
+    Ok(texts)
+}
+
+/// The functions of the shared sources.
+fn shared() -> Fallible<HashSet<String>> {
+    let mut names = HashSet::new();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shaders/wgsl/shared"))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        names.extend(text.lines().filter_map(|l| Some(l.strip_prefix("fn ")?.split('(').next()?.to_string())));
+    }
+    Ok(names)
+}
+
+/// Where a function stands in a text.
+fn function_in<'a>(text: &'a str, name: &str) -> Option<(usize, &'a str)> {
+    let start = text.find(&format!("fn {name}("))?;
+    let mut depth = 0;
+    for (i, c) in text[start..].char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if c == '}' && depth == 0 {
+            return Some((start, &text[start..=start + i]));
         }
     }
-    let used: BTreeSet<&str> = uses.keys().map(String::as_str).collect();
-    let unused: Vec<&str> = all().iter().map(|k| &*k.name).filter(|k| !used.contains(k)).collect();
-    println!("{} kernels are used by the checks on this device; {} are not", used.len(), unused.len());
-    let quickest = |mut list: Vec<(Duration, usize)>| {
-        list.sort();
-        list.into_iter().map(|(_, i)| i).collect()
-    };
-    Ok(uses.into_iter().filter(|(k, _)| k.contains(only)).map(|(k, list)| (k, quickest(list))).collect())
+    None
 }
 
-fn text_of(kernel: &str) -> Fallible<String> {
-    Ok(all().iter().find(|k| k.name == kernel).ok_or("no such kernel")?.source.to_string())
+/// Kernels in the place of those of a device.
+struct Replaced {
+    gpu: Gpu,
+    texts: BTreeMap<String, String>,
+    shared: HashSet<String>,
+    now: Vec<String>,
 }
 
-fn check(i: usize) -> Check {
-    suite().swap_remove(i)
-}
-
-/// The child: one line `number<tab>what happened` for each mistake of standard input, which is told by
-/// `kernel<tab>from<tab>len<tab>to<tab>checks`.
-fn child() -> Fallible<()> {
-    let gpu = open(Options::from_env()?)?;
-    std::panic::set_hook(Box::new(|_| ()));
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [kernel, from, len, to, checks] = fields[..] else { return Err("five fields".into()) };
-        let mutant = Mutant { kernel: kernel.into(), from: from.parse()?, len: len.parse()?, to: to.into() };
-        gpu.replace_kernel(kernel, Some(mutant.apply(&text_of(kernel)?)));
-        let mut verdict = "missed".to_string();
-        let mut damaged = false;
-        let start = Instant::now();
-        for i in checks.split(',') {
-            if start.elapsed() > ENOUGH {
-                break;
-            }
-            let i = i.parse()?;
-            if let Err(failure) = check(i).run() {
-                let failure = failure.to_string();
-                let invalid = failure.contains(&format!("kernel `{kernel}`: ")) || failure.contains("Shader {");
-                verdict = if invalid { "invalid".into() } else { format!("caught by {}", check(i).name()) };
-                // What it wrote outside of its buffers would be found again and again.
-                gpu.replace_kernel(kernel, None);
-                damaged = check(i).run().is_err();
-                break;
-            }
-        }
-        gpu.replace_kernel(kernel, None);
-        println!("{verdict}");
-        std::io::stdout().flush()?;
-        if damaged {
-            return Ok(());
-        }
+impl Replaced {
+    fn new() -> Fallible<Self> {
+        Ok(Self { gpu: open(Options::from_env()?)?, texts: texts()?, shared: shared()?, now: Vec::new() })
     }
-    Ok(())
 }
 
-/// Tries the mistakes one after the other; a child that ends or hangs is replaced.
-fn judge(chosen: &[Mutant], uses: &BTreeMap<String, Vec<usize>>) -> Fallible<Vec<String>> {
-    let mut verdicts: Vec<String> = Vec::new();
-    while verdicts.len() < chosen.len() {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("--child")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut input = process.stdin.take().ok_or("standard input")?;
-        let output = BufReader::new(process.stdout.take().ok_or("standard output")?);
-        let (send, receive) = mpsc::channel();
-        let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|l| send.send(l)));
-        while let Some(mutant) = chosen.get(verdicts.len()) {
-            let checks: Vec<String> = uses[&mutant.kernel].iter().map(ToString::to_string).collect();
-            let Mutant { kernel, from, len, to } = mutant;
-            // A child that has ended does not read; the next one gets this mistake.
-            if writeln!(input, "{kernel}\t{from}\t{len}\t{to}\t{}", checks.join(",")).is_err() {
-                break;
-            }
-            match receive.recv_timeout(PATIENCE) {
-                Ok(verdict) => verdicts.push(verdict),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    verdicts.push("caught: it does not end".into());
-                    break;
-                }
-                // It died of this mistake, or had ended after the one before, with the line in its pipe.
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    if !process.wait()?.success() {
-                        verdicts.push("caught: it brings the process down".into());
-                    }
-                    break;
+impl Mistake for Replaced {
+    fn make(&mut self, what: &str) -> Fallible<()> {
+        let [kernel, from, len, to, function] = what.split('\t').collect::<Vec<_>>()[..] else {
+            return Err("five fields".into());
+        };
+        let (kernel, to, function) = (kernel.to_string(), to.to_string(), function.to_string());
+        let mutant = Mutant { kernel, from: from.parse()?, len: len.parse()?, to, function };
+        let text = &self.texts[&mutant.kernel];
+        let changed = mutant.apply(text);
+        if self.shared.contains(&mutant.function)
+            && let (Some((_, was)), Some((_, is))) =
+                (function_in(text, &mutant.function), function_in(&changed, &mutant.function))
+        {
+            for (name, other) in &self.texts {
+                if let Some((start, _)) = function_in(other, &mutant.function).filter(|(_, f)| *f == was) {
+                    let text = format!("{}{is}{}", &other[..start], &other[start + was.len()..]);
+                    self.gpu.replace_kernel(name, Some(text));
+                    self.now.push(name.clone());
                 }
             }
-            if verdicts.len().is_multiple_of(25) {
-                println!("{} of {} tried", verdicts.len(), chosen.len());
-            }
+        } else {
+            self.gpu.replace_kernel(&mutant.kernel, Some(changed));
+            self.now.push(mutant.kernel);
         }
-        drop(input);
-        let _ = process.kill();
-        process.wait()?;
-        let _ = reader.join();
+        Ok(())
     }
-    Ok(verdicts)
+
+    fn undo(&mut self) -> Fallible<()> {
+        self.now.drain(..).for_each(|name| self.gpu.replace_kernel(&name, None));
+        Ok(())
+    }
+
+    fn invalid(&self, failure: &str) -> bool {
+        failure.contains("Shader {") || self.now.iter().any(|k| failure.contains(&format!("kernel `{k}`: ")))
+    }
 }
 
 fn main() -> Fallible<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|a| a == "--child") {
-        return child();
+    if flag("--child") {
+        return trial::child(Replaced::new()?);
     }
-    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-    let sample: usize = value("--sample").map_or(Ok(200), |v| v.parse())?;
-    let seed: u64 = value("--seed").map_or(Ok(1), |v| v.parse())?;
-    let only = value("--only").map_or("", String::as_str);
-
-    let uses = uses(&open(Options::from_env()?)?, only)?;
-    let mut rng = Stream::new(seed, 0).philox();
-    // A kernel by chance, then a mistake in it: families with many variants do not crowd out the others' texts.
-    let mut left: Vec<Vec<Mutant>> = uses.keys().map(|k| Ok(mutants(k, &text_of(k)?))).collect::<Fallible<Vec<_>>>()?;
-    println!("{} mistakes can be made in them", left.iter().map(Vec::len).sum::<usize>());
-    let mut chosen = Vec::new();
-    while chosen.len() < sample && left.iter().any(|l| !l.is_empty()) {
-        let of = rng.next_u32() as usize % left.len();
-        if !left[of].is_empty() {
-            let which = rng.next_u32() as usize % left[of].len();
-            chosen.push(left[of].swap_remove(which));
+    let gpu = open(Options::from_env()?)?;
+    let measured = measure(|check| {
+        gpu.start_profile()?;
+        let name = check.name().to_string();
+        check.run().map_err(|e| format!("{name} fails without a mistake: {e}"))?;
+        Ok(gpu.profile()?.kernels.iter().map(|k| k.name.to_string()).collect())
+    })?;
+    let (uses, texts, shared) = (uses(&measured), texts()?, shared()?);
+    let unused = texts.keys().filter(|k| !uses.contains_key(*k)).count();
+    println!("{} kernels are used by the checks on this device; {unused} are not", uses.len());
+    let only = option("--only").unwrap_or_default();
+    let chosen: Vec<&String> =
+        uses.keys().filter(|k| k.contains(&only) && all().iter().any(|a| a.name == ***k)).collect();
+    let mistakes: Vec<Vec<Mutant>> = chosen.iter().map(|k| mutants(k, &texts[*k])).collect();
+    println!("{} mistakes can be made in them", mistakes.iter().map(Vec::len).sum::<usize>());
+    let trial = |m: Mutant| {
+        let text = &texts[&m.kernel];
+        let everywhere = shared.contains(&m.function).then(|| function_in(text, &m.function)).flatten();
+        // In a shared function the checks of all kernels that have it may notice the mistake: those made for it first.
+        let mut checks = uses[&m.kernel].clone();
+        if let Some((_, function)) = everywhere {
+            let having = |own: bool| {
+                let of = uses.iter().filter(move |(k, _)| own == all().iter().all(|a| a.name != ***k));
+                of.filter(|(k, _)| texts.get(*k).is_some_and(|t| t.contains(function))).flat_map(|(_, list)| list)
+            };
+            let mut seen = HashSet::new();
+            let list = having(true).chain(&checks).chain(having(false)).filter(|(_, i)| seen.insert(*i)).copied();
+            checks = list.collect();
         }
-    }
-    let verdicts = judge(&chosen, &uses)?;
-    let count = |word: &str| verdicts.iter().filter(|v| v.starts_with(word)).count();
-    let (caught, missed) = (count("caught"), count("missed"));
-    for (mutant, _) in chosen.iter().zip(&verdicts).filter(|(_, v)| *v == "missed") {
-        println!("missed: {}", mutant.describe(&text_of(&mutant.kernel)?));
-    }
-    println!(
-        "{} mistakes: {} do not compile, {caught} caught, {missed} missed: {:.1} % caught",
-        chosen.len(),
-        count("invalid"),
-        100.0 * caught as f64 / (caught + missed).max(1) as f64
-    );
-    Ok(())
+        Trial {
+            group: if everywhere.is_some() { m.function.clone() } else { m.kernel.clone() },
+            what: [&m.kernel, &m.from.to_string(), &m.len.to_string(), &m.to, &m.function].map(|s| &**s).join("\t"),
+            checks,
+            shown: m.describe(text),
+        }
+    };
+    let trials = draw(mistakes)?.into_iter().map(trial).collect();
+    report(trials, &Equivalent::new(include_str!("mutants.equivalent"))?)
 }
