@@ -161,12 +161,16 @@ impl Module for DropPath {
 /// # use shadegrad::{nn::*, *};
 /// # let gpu = Gpu::new(Options::from_env()?)?;
 /// # let mut names = Builder::new();
-/// # let layer = Linear::with_init(&mut names.root().sub("fc"), 1, 1, Init::Ones, None);
+/// # let mut root = names.root();
+/// # Linear::new(&mut root.sub("fc"), 1, 1, false);
+/// let (inputs, outputs) = (2, 2); // of a residual block
+/// let shortcut: Box<dyn Module> = if inputs == outputs {
+///     Box::new(Identity)
+/// } else {
+///     Box::new(Linear::new(&mut root.sub("shortcut"), inputs, outputs, false))
+/// };
 /// # let arena = Arena::new(&gpu, &names, 0)?;
-/// // Where a shortcut needs no projection:
-/// let (inputs, outputs) = (16, 16);
-/// let shortcut: Box<dyn Module> = if inputs == outputs { Box::new(Identity) } else { Box::new(GlobalAvgPool) };
-/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[2])?;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?;
 /// assert_eq!(shortcut.forward(&Cx::eval(&arena), &x)?.to_vec()?, [1.0, 2.0]);
 /// # Ok::<(), Error>(())
 /// ```
