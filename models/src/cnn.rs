@@ -6,6 +6,19 @@ use shadegrad::{Error, Pool2d, Result, Tensor};
 use crate::{Spec, conv};
 
 /// Fully connected layers with an activation between them.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::{Mlp, Spec};
+/// let mut names = Builder::new();
+/// let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// let model = Mlp::new(&mut names.root(), &spec, &[16]);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[3, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [3, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Mlp {
     layers: Vec<Linear>,
     activations: Vec<ActivationLayer>,
@@ -13,12 +26,33 @@ pub struct Mlp {
 
 impl Mlp {
     /// Hidden layers of the given widths with ReLU, then the classes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Mlp, Spec};
+    /// let mut names = Builder::new();
+    /// let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// Mlp::new(&mut names.root(), &spec, &[4, 3]);
+    /// assert_eq!(names.tables()?.0.numel(), (64 * 4 + 4) + (4 * 3 + 3) + (3 * 10 + 10));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, hidden: &[usize]) -> Self {
         Self::with_activation(scope, spec, hidden, Activation::Relu)
     }
 
     /// Hidden layers of the given widths with `activation`, each with a parameter of its own (in the scope `acts`) where it
     /// has one, then the classes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Mlp, Spec};
+    /// let mut names = Builder::new();
+    /// let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// Mlp::with_activation(&mut names.root(), &spec, &[4], Activation::Prelu(0.25));
+    /// // The slope is one parameter more.
+    /// assert_eq!(names.tables()?.0.numel(), (64 * 4 + 4) + 1 + (4 * 10 + 10));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_activation(scope: &mut Scope<'_>, spec: &Spec, hidden: &[usize], activation: Activation) -> Self {
         let mut width = spec.height * spec.width * spec.channels;
         let mut layers = Vec::new();
@@ -65,6 +99,21 @@ pub struct SmallCnn {
 }
 
 impl SmallCnn {
+    /// The network for the images and classes of `spec`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{SmallCnn, Spec};
+    /// let mut names = Builder::new();
+    /// let spec = Spec { height: 28, width: 28, channels: 1, classes: 10 };
+    /// SmallCnn::new(&mut names.root(), &spec)?;
+    /// // It averages over all pixels: the size of the images changes nothing.
+    /// assert_eq!(names.tables()?.0.numel(), 56_554);
+    /// let dot = Spec { height: 1, width: 1, ..spec };
+    /// assert!(SmallCnn::new(&mut Builder::new().root(), &dot).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the images are smaller than 2 x 2.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec) -> Result<Self> {
@@ -100,6 +149,18 @@ impl Module for SmallCnn {
 
 /// LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998) as it is used today: ReLU,
 /// max pooling, 61,706 parameters on 32 x 32 grey images.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::{LeNet, Spec};
+/// let mut names = Builder::new();
+/// let model = LeNet::new(&mut names.root(), &Spec { height: 16, width: 16, channels: 1, classes: 10 })?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 16, 16, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct LeNet {
     conv1: Conv2d,
     conv2: Conv2d,
@@ -107,6 +168,17 @@ pub struct LeNet {
 }
 
 impl LeNet {
+    /// The network for the images and classes of `spec`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{LeNet, Spec};
+    /// let mut names = Builder::new();
+    /// LeNet::new(&mut names.root(), &Spec { height: 32, width: 32, channels: 1, classes: 10 })?;
+    /// assert_eq!(names.tables()?.0.numel(), 61_706);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the images are smaller than 16 x 16.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec) -> Result<Self> {

@@ -65,11 +65,22 @@ pub struct Spec {
 
 impl Spec {
     /// 32 x 32 colour images of 10 classes.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// assert_eq!(Spec::cifar10(), Spec { height: 32, width: 32, channels: 3, classes: 10 });
+    /// ```
     pub fn cifar10() -> Self {
         Self { height: 32, width: 32, channels: 3, classes: 10 }
     }
 
     /// 224 x 224 colour images of 1000 classes.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// let hundred = Spec { classes: 100, ..Spec::imagenet() };
+    /// assert_eq!((hundred.height, hundred.channels), (224, 3));
+    /// ```
     pub fn imagenet() -> Self {
         Self { height: 224, width: 224, channels: 3, classes: 1000 }
     }
@@ -177,6 +188,18 @@ pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Makes the model `name` for `spec`, its parameters under `scope`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::{Spec, create};
+/// let mut names = Builder::new();
+/// let model = create("lenet", &mut names.root(), &Spec::cifar10())?;
+/// assert_eq!(names.tables()?.0.entries()[0].name, "conv1.weight");
+/// let text = create("resnet19", &mut names.root(), &Spec::cifar10()).err().map(|e| e.to_string());
+/// assert!(text.is_some_and(|t| t.contains("did you mean")));
+/// # drop(model);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If there is no such model (the text names the nearest), or it does not fit the images.

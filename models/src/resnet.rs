@@ -7,6 +7,18 @@ use shadegrad::{Pool2d, Result, Tensor};
 use crate::{Spec, conv};
 
 /// What distinguishes the members of the family.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::{ResNet, ResNetConfig, Spec};
+/// // Between ResNet-18 and -34, for small grey images.
+/// let small = Spec { height: 28, width: 28, channels: 1, classes: 10 };
+/// let config = ResNetConfig { blocks: [2, 3, 3, 2], ..ResNetConfig::resnet18(&small) };
+/// let mut names = Builder::new();
+/// ResNet::new(&mut names.root(), &config);
+/// assert!(names.tables()?.0.find("layer2.2.conv2.weight").is_some());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ResNetConfig {
     /// Blocks of each of the four stages.
@@ -31,21 +43,45 @@ impl ResNetConfig {
     }
 
     /// ResNet-18; the small stem for images up to 64 pixels.
+    ///
+    /// ```
+    /// use shadegrad_models::{ResNetConfig, Spec};
+    /// assert!(!ResNetConfig::resnet18(&Spec::cifar10()).large_images);
+    /// assert!(ResNetConfig::resnet18(&Spec::imagenet()).large_images);
+    /// ```
     pub fn resnet18(spec: &Spec) -> Self {
         Self::of([2, 2, 2, 2], false, spec)
     }
 
     /// ResNet-34.
+    ///
+    /// ```
+    /// use shadegrad_models::{ResNetConfig, Spec};
+    /// let config = ResNetConfig::resnet34(&Spec::imagenet());
+    /// assert_eq!((config.blocks, config.bottleneck), ([3, 4, 6, 3], false));
+    /// ```
     pub fn resnet34(spec: &Spec) -> Self {
         Self::of([3, 4, 6, 3], false, spec)
     }
 
     /// ResNet-50.
+    ///
+    /// ```
+    /// use shadegrad_models::{ResNetConfig, Spec};
+    /// let config = ResNetConfig::resnet50(&Spec::imagenet());
+    /// assert_eq!((config.blocks, config.bottleneck), ([3, 4, 6, 3], true));
+    /// ```
     pub fn resnet50(spec: &Spec) -> Self {
         Self::of([3, 4, 6, 3], true, spec)
     }
 
     /// Wide ResNet-50-2: bottlenecks twice as wide inside.
+    ///
+    /// ```
+    /// use shadegrad_models::{ResNetConfig, Spec};
+    /// let config = ResNetConfig::wide_resnet50_2(&Spec::imagenet());
+    /// assert_eq!(config.base_width, 2 * ResNetConfig::resnet50(&Spec::imagenet()).base_width);
+    /// ```
     pub fn wide_resnet50_2(spec: &Spec) -> Self {
         Self { base_width: 128, ..Self::resnet50(spec) }
     }
@@ -79,6 +115,15 @@ struct Block {
 
 impl ResNet {
     /// The network that `config` describes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{ResNet, ResNetConfig, Spec};
+    /// let mut names = Builder::new();
+    /// ResNet::new(&mut names.root(), &ResNetConfig::resnet50(&Spec::imagenet()));
+    /// assert_eq!(names.tables()?.0.numel(), 25_557_032);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, config: &ResNetConfig) -> Self {
         let (kernel, stride) = if config.large_images { (7, 2) } else { (3, 1) };
         let conv1 = conv(scope, "conv1", config.channels, 64, kernel, stride);
@@ -101,6 +146,18 @@ impl ResNet {
     }
 
     /// The features in front of the classifier.
+    ///
+    /// ```no_run
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::{ResNet, ResNetConfig, Spec};
+    /// let mut names = Builder::new();
+    /// let model = ResNet::new(&mut names.root(), &ResNetConfig::resnet18(&Spec::cifar10()));
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let features = model.features(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[4, 32, 32, 3])?)?;
+    /// assert_eq!(features.shape(), [4, 512]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Module::forward`].

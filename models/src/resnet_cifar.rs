@@ -36,6 +36,18 @@ struct Block {
 }
 
 impl CifarResNet {
+    /// The network of `depth` layers for the images and classes of `spec`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{CifarResNet, Spec};
+    /// let mut names = Builder::new();
+    /// CifarResNet::new(&mut names.root(), &Spec::cifar10(), 110)?;
+    /// assert_eq!(names.tables()?.0.numel(), 1_727_962);
+    /// assert!(CifarResNet::new(&mut names.root(), &Spec::cifar10(), 18).is_err()); // not 6n + 2
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `depth` is not `6n + 2`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize) -> Result<Self> {
@@ -72,6 +84,19 @@ impl CifarResNet {
     }
 
     /// The 64 features in front of the classifier.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::{CifarResNet, Spec};
+    /// let mut names = Builder::new();
+    /// let spec = Spec { height: 4, width: 4, channels: 1, classes: 10 };
+    /// let model = CifarResNet::new(&mut names.root(), &spec, 8)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let features = model.features(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 4, 4, 1])?)?;
+    /// assert_eq!(features.shape(), [2, 64]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Module::forward`].

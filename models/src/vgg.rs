@@ -7,6 +7,18 @@ use shadegrad::{Error, Pool2d, Result, Tensor};
 use crate::Spec;
 
 /// What distinguishes the members of the family.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::{Vgg, VggConfig};
+/// // Two convolutions with a pooling after each, and no hidden layers.
+/// let stages = vec![vec![4], vec![8]];
+/// let config = VggConfig { stages, hidden: vec![], grid: 1, dropout: 0.0, channels: 3, classes: 10 };
+/// let mut names = Builder::new();
+/// Vgg::new(&mut names.root(), &config)?;
+/// assert_eq!(names.tables()?.0.numel(), (9 * 3 * 4 + 4 + 8) + (9 * 4 * 8 + 8 + 16) + (8 * 10 + 10));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct VggConfig {
     /// Output channels of each convolution, stage by stage; a pooling layer follows each stage.
@@ -26,6 +38,16 @@ pub struct VggConfig {
 impl VggConfig {
     /// VGG-11, -13, -16 or -19. Images over 64 pixels get torchvision's head (4096, 4096 on a grid of 7 x 7), smaller
     /// ones a single linear layer, as is usual for CIFAR.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Spec, VggConfig};
+    /// let config = VggConfig::of(16, &Spec::cifar10())?;
+    /// assert_eq!(config.stages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 3, 3, 3]);
+    /// assert!(config.hidden.is_empty());
+    /// assert!(VggConfig::of(17, &Spec::cifar10()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `depth` is none of these, or the images are smaller than 32 x 32.
@@ -76,6 +98,15 @@ pub struct Vgg {
 
 impl Vgg {
     /// The network that `config` describes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Spec, Vgg, VggConfig};
+    /// let mut names = Builder::new();
+    /// Vgg::new(&mut names.root(), &VggConfig::of(16, &Spec::imagenet())?)?;
+    /// assert_eq!(names.tables()?.0.numel(), 138_365_992);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it has no convolution.

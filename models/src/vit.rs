@@ -10,6 +10,16 @@ use crate::Spec;
 use crate::blocks::{EPS, PreNorm, drop_path_of};
 
 /// What distinguishes the members of the family.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::{Spec, Vit, VitConfig};
+/// let config = VitConfig { depth: 4, heads: 2, ..VitConfig::micro(&Spec::cifar10()) };
+/// let mut names = Builder::new();
+/// Vit::new(&mut names.root(), &config)?;
+/// assert!(names.tables()?.0.find("blocks.3.attn.qkv.weight").is_some());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct VitConfig {
     /// Images and classes.
@@ -57,21 +67,48 @@ impl VitConfig {
     }
 
     /// Two blocks of width 64 with four heads: seconds on any device.
+    ///
+    /// ```
+    /// use shadegrad_models::{Spec, VitConfig};
+    /// let config = VitConfig::micro(&Spec::cifar10());
+    /// assert_eq!((config.dim, config.depth, config.heads, config.patch), (64, 2, 4, 4));
+    /// ```
     pub fn micro(spec: &Spec) -> Self {
         Self { mlp: 128, ..Self::of(spec, 64, 2, 4) }
     }
 
     /// ViT-Ti (DeiT-Ti): 12 blocks of width 192, 3 heads.
+    ///
+    /// ```
+    /// use shadegrad_models::{Spec, VitConfig};
+    /// let config = VitConfig::tiny(&Spec::imagenet());
+    /// assert_eq!((config.dim, config.depth, config.heads, config.patch), (192, 12, 3, 16));
+    /// ```
     pub fn tiny(spec: &Spec) -> Self {
         Self::of(spec, 192, 12, 3)
     }
 
     /// ViT-S: 12 blocks of width 384, 6 heads.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Spec, Vit, VitConfig};
+    /// let mut names = Builder::new();
+    /// Vit::new(&mut names.root(), &VitConfig::small(&Spec::imagenet()))?;
+    /// assert_eq!(names.tables()?.0.numel(), 22_050_664);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn small(spec: &Spec) -> Self {
         Self::of(spec, 384, 12, 6)
     }
 
     /// ViT-B: 12 blocks of width 768, 12 heads.
+    ///
+    /// ```
+    /// use shadegrad_models::{Spec, VitConfig};
+    /// let config = VitConfig::base(&Spec::imagenet());
+    /// assert_eq!((config.dim, config.mlp, config.heads), (768, 3072, 12));
+    /// ```
     pub fn base(spec: &Spec) -> Self {
         Self::of(spec, 768, 12, 12)
     }
@@ -112,6 +149,17 @@ struct Block {
 impl Vit {
     /// The network that `config` describes.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Spec, Vit, VitConfig};
+    /// let mut names = Builder::new();
+    /// Vit::new(&mut names.root(), &VitConfig::base(&Spec::imagenet()))?;
+    /// assert_eq!(names.tables()?.0.numel(), 86_567_656);
+    /// let odd = VitConfig { heads: 5, ..VitConfig::base(&Spec::imagenet()) };
+    /// assert!(Vit::new(&mut Builder::new().root(), &odd).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the patch does not divide the images, or the heads the width.
     pub fn new(scope: &mut Scope<'_>, config: &VitConfig) -> Result<Self> {
@@ -150,6 +198,20 @@ impl Vit {
     }
 
     /// All tokens after the last norm, `[batch, 1 + patches, dim]`; the class token is the first, if there is one.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::{Spec, Vit, VitConfig};
+    /// let spec = Spec { height: 4, width: 4, channels: 1, classes: 10 };
+    /// let config = VitConfig { dim: 8, mlp: 8, depth: 1, class_token: false, ..VitConfig::micro(&spec) };
+    /// let mut names = Builder::new();
+    /// let model = Vit::new(&mut names.root(), &config)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let tokens = model.tokens(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[3, 4, 4, 1])?)?;
+    /// assert_eq!(tokens.shape(), [3, 4, 8]); // 2 x 2 patches of 2 x 2 pixels
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Module::forward`].

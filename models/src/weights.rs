@@ -47,6 +47,17 @@ const VGG: &[(&str, &str)] =
 
 /// The same weights under the names used here; those that are known already stay.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::io::{Saved, Weights};
+/// use shadegrad_models::weights::canonical;
+/// // As a model that was wrapped for several devices saves itself.
+/// let file = Weights::new(vec![Saved::f32("module.fc.bias", &[2], &[0.5, 1.0])?], Default::default());
+/// let weights = canonical(file)?;
+/// assert_eq!(weights.tensors()[0].name(), "fc.bias");
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// None for weights from a file.
 pub fn canonical(weights: Weights) -> Result<Weights> {

@@ -37,6 +37,16 @@ struct Block {
 impl WideResNet {
     /// `depth` layers, `widen` times the channels of a CIFAR ResNet, dropout between a block's convolutions.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::{Spec, WideResNet};
+    /// let mut names = Builder::new();
+    /// WideResNet::new(&mut names.root(), &Spec::cifar10(), 28, 10, 0.3)?;
+    /// assert_eq!(names.tables()?.0.numel(), 36_479_194);
+    /// assert!(WideResNet::new(&mut names.root(), &Spec::cifar10(), 20, 4, 0.0).is_err()); // not 6n + 4
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `depth` is not `6n + 4`, or the images' sides are not multiples of four.
     pub fn new(scope: &mut Scope<'_>, spec: &Spec, depth: usize, widen: usize, dropout: f32) -> Result<Self> {

@@ -1,7 +1,7 @@
 //! Training of a classifier in a recipe: the same loop, schedule and evaluation for every arm.
 
 use shadegrad::augment::Augment;
-use shadegrad::nn::{Arena, Builder, Cx, Module, Scope};
+use shadegrad::nn::{Arena, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule, schedule};
 use shadegrad::train::{EpochEnd, Evaluation, FitOptions, Flow, Hooks, Images, Mixing, Progress, Step, Trainer};
 use shadegrad::{Result, Tensor};
@@ -10,7 +10,7 @@ use super::Context;
 
 /// How the arms of a recipe are trained.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Passes over the training set.
     pub epochs: u64,
     /// Samples of a step.
@@ -36,7 +36,7 @@ pub struct Plan {
 
 impl Plan {
     /// AdamW (0.9, 0.999) with this decay, a tenth of the steps warming up, gradients clipped to norm 1.
-    pub fn adamw(epochs: u64, batch: usize, lr: f32, weight_decay: f32) -> Self {
+    pub(crate) fn adamw(epochs: u64, batch: usize, lr: f32, weight_decay: f32) -> Self {
         Self {
             epochs,
             batch,
@@ -52,7 +52,7 @@ impl Plan {
     }
 
     /// The rate of step `k` of `steps`.
-    pub fn rate(&self, k: u64, steps: u64) -> f32 {
+    pub(crate) fn rate(&self, k: u64, steps: u64) -> f32 {
         let rise = (k + 1) as f64 / (self.warmup * steps as f64).max(1e-9);
         rise.min(1.0) as f32 * schedule::cosine(k, steps, self.lr, 0.0)
     }
@@ -61,7 +61,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the device refuses.
-    pub fn optimizer(&self, arena: &mut Arena) -> Result<Optimizer> {
+    pub(crate) fn optimizer(&self, arena: &mut Arena) -> Result<Optimizer> {
         if self.decay_matrices_only {
             arena.no_decay_for_vectors(&[])?;
         }
@@ -70,7 +70,7 @@ impl Plan {
     }
 
     /// The options of the loop for `train`.
-    pub fn options(&self, train: &Images, seed: u64) -> FitOptions {
+    pub(crate) fn options(&self, train: &Images, seed: u64) -> FitOptions {
         let plain = train.normalise();
         let augment = if self.crop_flip { Augment { pad: 4, flip: 0.5, ..plain.clone() } } else { plain.clone() };
         FitOptions {
@@ -86,7 +86,7 @@ impl Plan {
 }
 
 /// A classifier after its training.
-pub struct Trained<M> {
+pub(crate) struct Trained<M> {
     /// The model.
     pub model: M,
     /// Its parameters.
@@ -105,54 +105,23 @@ pub struct Trained<M> {
 
 impl<M> Trained<M> {
     /// Test accuracy after the last epoch, in per cent.
-    pub fn last(&self) -> f64 {
+    pub(crate) fn last(&self) -> f64 {
         100.0 * self.test.accuracy
     }
 
-    /// The highest test accuracy after any epoch, in per cent.
-    pub fn best(&self) -> f64 {
-        self.accuracy.iter().copied().fold(0.0, f64::max)
-    }
-
     /// The parameters in evaluation.
-    pub fn cx(&self) -> Cx {
+    pub(crate) fn cx(&self) -> Cx {
         Cx::eval(&self.arena)
     }
 }
 
-/// Makes a model, trains it with cross-entropy as `plan` says and evaluates it after each epoch. `seed` decides first
-/// values, order and augmentation, so that arms with one seed differ in nothing but the model.
+/// Trains a model from the values in its arena as `plan` says, with this loss, and evaluates it after each epoch, behind
+/// which `after_epoch` is called. `seed` decides order and augmentation, so that arms with one seed whose first values came
+/// from it differ in nothing but the model.
 ///
 /// # Errors
-/// Those of the model and of [`Trainer::fit`].
-pub fn classify<M: Module>(
-    context: &mut Context,
-    arm: &str,
-    seed: u64,
-    (train, test): (&Images, &Images),
-    plan: &Plan,
-    make: impl FnOnce(&mut Scope<'_>) -> Result<M>,
-) -> Result<Trained<M>> {
-    let mut builder = Builder::new();
-    let model = make(&mut builder.root())?;
-    let arena = Arena::new(&context.gpu, &builder, seed)?;
-    train_on(
-        context,
-        arm,
-        seed,
-        (train, test),
-        plan,
-        (model, arena),
-        |step| step.cross_entropy(&step.logits()?),
-        |_| Ok(()),
-    )
-}
-
-/// [`classify`] from a model and values that exist, with another loss and with something done after every step's update.
-///
-/// # Errors
-/// As [`classify`], and those of `loss` and `after_epoch`.
-pub fn train_on<M: Module>(
+/// Those of the model, of [`Trainer::fit`], of `loss` and of `after_epoch`.
+pub(crate) fn train_on<M: Module>(
     context: &mut Context,
     arm: &str,
     seed: u64,

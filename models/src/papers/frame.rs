@@ -11,6 +11,15 @@ use shadegrad::{Error, Gpu, Result};
 use super::Outcome;
 
 /// How large an experiment is.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::Preset;
+/// let preset: Preset = "small".parse()?;
+/// assert_eq!(preset, Preset::Small);
+/// assert!("huge".parse::<Preset>().is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Under half a minute on a software driver, on the embedded digits: that it runs, not that it works.
@@ -26,6 +35,11 @@ impl Preset {
     pub const ALL: [Self; 3] = [Self::Smoke, Self::Small, Self::Full];
 
     /// As on the command line.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Preset;
+    /// assert_eq!(Preset::ALL.map(Preset::name), ["smoke", "small", "full"]);
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Self::Smoke => "smoke",
@@ -53,6 +67,15 @@ impl FromStr for Preset {
 }
 
 /// A paper and its recipe.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::find;
+/// let paper = find("crrelu")?;
+/// assert_eq!(paper.source, "arXiv 2405.12954, ICLR 2025");
+/// assert_eq!((paper.data, paper.seeds), ("CIFAR-10", 3));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Paper {
     /// Its name on the command line.
@@ -73,11 +96,35 @@ pub struct Paper {
 
 impl Paper {
     /// Whether it can be run.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::all;
+    /// let open: Vec<&str> = all().iter().filter(|p| !p.is_built()).map(|p| p.slug).collect();
+    /// assert_eq!(open.len(), 21);
+    /// ```
     pub fn is_built(&self) -> bool {
         self.recipe.is_some()
     }
 
     /// Runs the experiment.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Better, Context, Outcome, Paper, Preset, Role, Silent};
+    /// fn recipe(context: &mut Context) -> Result<Outcome> {
+    ///     let mut outcome = Outcome::new("none", "none").metric("twice", "", Better::Higher, 0);
+    ///     for seed in context.seeds.clone() {
+    ///         outcome.record("method", Role::Method, seed, &[("twice", 2.0 * seed as f64)])?;
+    ///     }
+    ///     Ok(outcome)
+    /// }
+    /// # let (slug, title, source, claim, data) = ("mine", "Mine", "arXiv 0", "doubles", "none");
+    /// let paper = Paper { slug, title, source, claim, data, seeds: 3, recipe: Some(recipe) };
+    /// let outcome = paper.run(&mut Context::new(&gpu, Preset::Small, &mut Silent))?;
+    /// assert_eq!(outcome.mean("method", "twice"), Some((2.0, Some(2.0)))); // of 0, 2 and 4
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the paper is not built yet; if preset and data do not go together; whatever the recipe reports.
@@ -99,6 +146,23 @@ impl Paper {
 }
 
 /// Is told how an experiment goes.
+///
+/// ```
+/// use shadegrad_models::papers::Watch;
+/// #[derive(Default)]
+/// struct Log(Vec<String>);
+/// impl Watch for Log {
+///     fn say(&mut self, text: &str) {
+///         self.0.push(text.into());
+///     }
+///     fn progress(&mut self, part: &str, done: f64, _: &str) {
+///         self.0.push(format!("{part}: {:.0} %", 100.0 * done));
+///     }
+/// }
+/// let mut log = Log::default();
+/// log.progress("plain, seed 0", 0.5, "loss 0.1");
+/// assert_eq!(log.0, ["plain, seed 0: 50 %"]);
+/// ```
 pub trait Watch {
     /// A line that stays.
     fn say(&mut self, text: &str);
@@ -108,6 +172,16 @@ pub trait Watch {
 }
 
 /// A watcher that says nothing.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::{Context, Preset, Silent};
+/// let mut watch = Silent;
+/// let mut context = Context::new(&gpu, Preset::Smoke, &mut watch);
+/// context.watch.say("nobody hears this");
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Silent;
 
 impl Watch for Silent {
@@ -116,6 +190,18 @@ impl Watch for Silent {
 }
 
 /// What a recipe runs on.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::data::digits;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::{Context, Preset, Silent};
+/// let mut watch = Silent;
+/// let context = Context::new(&gpu, Preset::Small, &mut watch).data(digits()).seeds(vec![0, 1]);
+/// assert!(context.has_data());
+/// assert_eq!((context.seeds.len(), context.folder), (2, None));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Context<'a> {
     /// The device.
     pub gpu: Gpu,
@@ -132,11 +218,33 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// A context on the embedded digits with the paper's own number of seeds.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Smoke, &mut watch);
+    /// assert!(context.seeds.is_empty()); // the paper's own number, unless some are given
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(gpu: &Gpu, preset: Preset, watch: &'a mut dyn Watch) -> Self {
         Self { gpu: gpu.clone(), preset, seeds: Vec::new(), folder: None, watch, data: None }
     }
 
     /// Runs on this data in place of the digits.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::data::digits;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let shrunk = digits().shrink(2)?; // 4 x 4 pixels
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Small, &mut watch).data(shrunk);
+    /// assert_eq!(context.pair().train.height, 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn data(mut self, data: DataPair) -> Self {
         self.data = Some(data);
@@ -144,6 +252,16 @@ impl<'a> Context<'a> {
     }
 
     /// Runs these seeds in place of the paper's own number.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Small, &mut watch).seeds(vec![7]);
+    /// assert_eq!(context.seeds, [7]);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn seeds(mut self, seeds: Vec<u64>) -> Self {
         self.seeds = seeds;
@@ -151,6 +269,16 @@ impl<'a> Context<'a> {
     }
 
     /// Keeps the state of a recipe that can be resumed in this folder.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Full, &mut watch).folder("runs/mine".into());
+    /// assert!(context.folder.is_some_and(|f| f.ends_with("mine")));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn folder(mut self, folder: PathBuf) -> Self {
         self.folder = Some(folder);
@@ -159,11 +287,32 @@ impl<'a> Context<'a> {
 
     /// Whether the recipe runs on data that was given and not on the embedded digits. The preset `smoke` is for the
     /// digits and never does.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::data::digits;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Smoke, &mut watch).data(digits());
+    /// assert!(!context.has_data()); // a smoke run is on the digits whatever is given
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn has_data(&self) -> bool {
         self.data.is_some() && self.preset != Preset::Smoke
     }
 
     /// The data: what was given, else the digits (1,437 to train on, 360 to test).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let pair = Context::new(&gpu, Preset::Small, &mut watch).pair();
+    /// assert_eq!((pair.train.len(), pair.test.len()), (1437, 360));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn pair(&self) -> DataPair {
         match &self.data {
             Some(pair) if self.has_data() => pair.clone(),
@@ -173,6 +322,17 @@ impl<'a> Context<'a> {
 
     /// [`Context::pair`] cut to about this many pictures, the first of every class; all where there are fewer.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let pair = Context::new(&gpu, Preset::Small, &mut watch).subset(50, 10)?;
+    /// assert_eq!(pair.train.class_counts(), [5; 10]);
+    /// assert_eq!(pair.test.len(), 10);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there would be less than one picture of each class.
     pub fn subset(&self, train: usize, test: usize) -> Result<DataPair> {
@@ -181,6 +341,17 @@ impl<'a> Context<'a> {
     }
 
     /// Both parts on the device, normalised by the statistics of the training part.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::{Context, Preset, Silent};
+    /// let mut watch = Silent;
+    /// let context = Context::new(&gpu, Preset::Small, &mut watch);
+    /// let (train, test) = context.upload(&context.subset(50, 10)?)?;
+    /// assert_eq!((train.len(), test.size()), (50, [8, 8, 1]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -204,13 +375,18 @@ fn first(data: &Dataset, n: usize) -> Result<Dataset> {
 }
 
 /// What a data set is called, such as `CIFAR-10` or `digits`: the name of its training part without the part.
+///
+/// ```
+/// use shadegrad_models::papers::data_name;
+/// assert_eq!(data_name(&shadegrad::data::digits()), "digits");
+/// ```
 pub fn data_name(pair: &DataPair) -> &str {
     let name = &pair.train.name;
     name.strip_suffix(" train").unwrap_or(name)
 }
 
 /// `CIFAR-10: 5000 training and 2000 test pictures of 32x32x3`, for [`Outcome::data`].
-pub fn describe(pair: &DataPair) -> String {
+pub(crate) fn describe(pair: &DataPair) -> String {
     let t = &pair.train;
     format!(
         "{}: {} training and {} test pictures of {}x{}x{}",

@@ -4,7 +4,7 @@
 //! [`Paper`]; `recipe.rs` with the experiment that shows the paper's claim against its baseline at three sizes
 //! ([`Preset`]); `tests.rs` with checks of the mathematics against known numbers. Adding one means a folder and a line in
 //! the list below. What several papers share stands beside them: [`Context`] (what a recipe runs on), [`Outcome`] (what
-//! it brings back) and [`classify`] (training of a classifier in a recipe).
+//! it brings back) and `train_on` (training of a classifier in a recipe).
 //!
 //! ```no_run
 //! use shadegrad::Gpu;
@@ -26,11 +26,12 @@ mod outcome;
 mod planned;
 pub mod shared;
 
-pub use classify::{Plan, Trained, classify, train_on};
-pub use frame::{Context, Paper, Preset, Silent, Watch, data_name, describe};
+pub(crate) use classify::{Plan, Trained, train_on};
+pub(crate) use frame::describe;
+pub use frame::{Context, Paper, Preset, Silent, Watch, data_name};
+pub(crate) use outcome::Curves;
 pub use outcome::{
-    Arm, Better, Chart, Comparison, Curves, Expect, Finding, Metric, Outcome, Picture, Role, Run, Series, Style,
-    Verdict,
+    Arm, Better, Chart, Comparison, Expect, Finding, Metric, Outcome, Picture, Role, Run, Series, Style, Verdict,
 };
 
 use shadegrad::{Error, Result, did_you_mean};
@@ -63,6 +64,13 @@ papers! {
 }
 
 /// Every paper: those that are built and those that are not yet, by slug.
+///
+/// ```
+/// use shadegrad_models::papers::all;
+/// let papers = all();
+/// assert_eq!(papers.len(), 36);
+/// assert!(papers.iter().any(|p| p.slug == "coswin" && p.is_built()));
+/// ```
 pub fn all() -> Vec<&'static Paper> {
     let planned = planned::PLANNED.iter().filter(|p| BUILT.iter().all(|b| b.slug != p.slug));
     let mut all: Vec<&Paper> = BUILT.iter().copied().chain(planned).collect();
@@ -71,6 +79,15 @@ pub fn all() -> Vec<&'static Paper> {
 }
 
 /// The paper called `slug`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::find;
+/// assert_eq!(find("noprop")?.data, "MNIST");
+/// let text = find("no-prop").err().map(|e| e.to_string());
+/// assert!(text.is_some_and(|t| t.contains("did you mean `noprop`")));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If there is none; the text names the nearest.

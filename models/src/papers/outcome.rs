@@ -4,6 +4,12 @@ use serde::{Deserialize, Serialize};
 use shadegrad::{Error, Result};
 
 /// Which way a figure is good.
+///
+/// ```
+/// use shadegrad_models::papers::{Better, Outcome};
+/// let outcome = Outcome::new("digits", "two layers").metric("loss", "", Better::Lower, 3);
+/// assert_eq!(outcome.metrics[0].better, Better::Lower);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
@@ -16,6 +22,13 @@ pub enum Better {
 }
 
 /// A quantity that is measured for every arm and seed.
+///
+/// ```
+/// use shadegrad_models::papers::{Better, Metric, Outcome};
+/// let outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// let Metric { unit, decimals, .. } = &outcome.metrics[0];
+/// assert_eq!(format!("{:.*} {unit}", *decimals, 97.5), "97.5 %");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// What it is, such as `test accuracy`.
@@ -29,6 +42,15 @@ pub struct Metric {
 }
 
 /// What an arm is in the experiment.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::{Better, Outcome, Role};
+/// let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// outcome.record("without the gate", Role::Ablation, 0, &[("accuracy", 96.0)])?;
+/// assert_eq!(outcome.arms[0].role, Role::Ablation);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -44,6 +66,11 @@ pub enum Role {
 
 impl Role {
     /// In a word.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Role;
+    /// assert_eq!(Role::Baseline.name(), "baseline");
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
@@ -55,6 +82,15 @@ impl Role {
 }
 
 /// The figures of one seed, one for each metric that was measured.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::{Better, Outcome, Role, Run};
+/// let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// outcome.record("plain", Role::Baseline, 4, &[("accuracy", 96.0)])?;
+/// assert_eq!(outcome.arms[0].runs, [Run { seed: 4, values: vec![Some(96.0)] }]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The seed.
@@ -64,6 +100,20 @@ pub struct Run {
 }
 
 /// One variant of the experiment.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::{Better, Outcome, Role};
+/// use shadegrad_models::papers::Arm;
+/// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+/// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+/// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+/// # }
+/// let ours: &Arm = &outcome.arms[1];
+/// assert_eq!((ours.name.as_str(), ours.runs.len()), ("ours", 3));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
     /// Its name in tables and charts.
@@ -75,6 +125,20 @@ pub struct Arm {
 }
 
 /// What the paper leads one to expect of a difference.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::{Better, Expect, Outcome, Role, Verdict};
+/// let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// for seed in [0, 1] {
+///     outcome.record("plain", Role::Baseline, seed, &[("accuracy", 96.0)])?;
+///     outcome.record("pruned", Role::Method, seed, &[("accuracy", 95.5)])?;
+/// }
+/// outcome.compare("costs nothing", "accuracy", ("pruned", "plain"), Expect::Within(1.0), "none given");
+/// let found = outcome.judge(&outcome.comparisons[0]).map(|f| f.verdict);
+/// assert_eq!(found, Some(Verdict::Shown));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
@@ -87,6 +151,27 @@ pub enum Expect {
 }
 
 /// A statement of the paper as a difference between two arms.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::{Better, Outcome, Role};
+/// use shadegrad_models::papers::{Comparison, Expect};
+/// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+/// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+/// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+/// # }
+/// let comparison = Comparison {
+///     claim: "ours is better".into(),
+///     metric: "accuracy".into(),
+///     method: "ours".into(),
+///     baseline: "plain".into(),
+///     expect: Expect::Higher,
+///     paper: "+2 points (table 1)".into(),
+/// };
+/// assert_eq!(outcome.judge(&comparison).map(|f| f.difference), Some(4.0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The statement, such as `the convolution branch helps`.
@@ -104,6 +189,21 @@ pub struct Comparison {
 }
 
 /// What the runs say about a [`Comparison`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::{Better, Outcome, Role};
+/// use shadegrad_models::papers::{Expect, Verdict};
+/// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+/// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+/// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+/// # }
+/// outcome.compare("it is worse", "accuracy", ("ours", "plain"), Expect::Lower, "none given");
+/// let found = outcome.judge(&outcome.comparisons[0]).map(|f| f.verdict);
+/// assert_eq!(found, Some(Verdict::Opposite));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -118,6 +218,22 @@ pub enum Verdict {
 }
 
 /// The difference `method - baseline` over the seeds that both arms have.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::{Better, Outcome, Role};
+/// use shadegrad_models::papers::{Expect, Finding, Verdict};
+/// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+/// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+/// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+/// # }
+/// outcome.compare("ours is better", "accuracy", ("ours", "plain"), Expect::Higher, "+2 points");
+/// // Of 3, 4 and 5 points.
+/// let want = Finding { difference: 4.0, spread: Some(1.0), seeds: 3, verdict: Verdict::Shown };
+/// assert_eq!(outcome.judge(&outcome.comparisons[0]), Some(want));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Mean difference.
@@ -131,6 +247,14 @@ pub struct Finding {
 }
 
 /// A line or a cloud of points.
+///
+/// ```
+/// use shadegrad_models::papers::{Chart, Series};
+/// let mut chart = Chart::lines("Training", "epoch", "loss");
+/// let band = Some(vec![(0.9, 1.1), (0.4, 0.6)]);
+/// chart.series.push(Series { name: "ours".into(), points: vec![(1.0, 1.0), (2.0, 0.5)], band });
+/// assert_eq!(chart.series[0].points.len(), 2);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     /// Its name in the legend.
@@ -142,6 +266,12 @@ pub struct Series {
 }
 
 /// How a chart is drawn.
+///
+/// ```
+/// use shadegrad_models::papers::{Chart, Style};
+/// assert_eq!(Chart::default().style, Style::Line);
+/// assert_eq!(Chart::scatter("Size", "parameters", "accuracy").style, Style::Scatter);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// Points joined by lines.
@@ -152,6 +282,14 @@ pub enum Style {
 }
 
 /// A chart to be drawn.
+///
+/// ```
+/// use shadegrad_models::papers::Chart;
+/// let mut chart = Chart::lines("Training", "epoch", "loss");
+/// chart.push("plain", vec![(1.0, 0.9), (2.0, 0.4)]);
+/// chart.push("ours", vec![(1.0, 0.8), (2.0, 0.3)]);
+/// assert_eq!(chart.series.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["plain", "ours"]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chart {
     /// Its title.
@@ -168,22 +306,48 @@ pub struct Chart {
 
 impl Chart {
     /// A chart of lines without any yet.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Chart;
+    /// let chart = Chart::lines("Training", "epoch", "loss");
+    /// assert_eq!((chart.x.as_str(), chart.y.as_str(), chart.series.len()), ("epoch", "loss", 0));
+    /// ```
     pub fn lines(title: &str, x: &str, y: &str) -> Self {
         Self { title: title.into(), x: x.into(), y: y.into(), ..Self::default() }
     }
 
     /// A chart of points without any yet.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::{Chart, Style};
+    /// let mut chart = Chart::scatter("Candidates", "parameters", "accuracy in %");
+    /// chart.push("found", vec![(2.1e6, 91.0), (3.3e6, 92.5)]);
+    /// assert_eq!(chart.style, Style::Scatter);
+    /// ```
     pub fn scatter(title: &str, x: &str, y: &str) -> Self {
         Self { style: Style::Scatter, ..Self::lines(title, x, y) }
     }
 
     /// Adds a series.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Chart;
+    /// let mut chart = Chart::lines("Training", "epoch", "loss");
+    /// chart.push("plain", vec![(1.0, 0.9)]);
+    /// assert_eq!(chart.series[0].band, None);
+    /// ```
     pub fn push(&mut self, name: &str, points: Vec<(f64, f64)>) {
         self.series.push(Series { name: name.into(), points, band: None });
     }
 }
 
 /// A picture to be shown.
+///
+/// ```
+/// use shadegrad_models::papers::Picture;
+/// let picture = Picture { title: "a red pixel".into(), width: 1, height: 1, rgb: vec![255, 0, 0] };
+/// assert_eq!(picture.rgb.len(), 3 * picture.width * picture.height);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture {
     /// Its caption.
@@ -197,6 +361,18 @@ pub struct Picture {
 }
 
 /// All that a recipe found.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::{Better, Expect, Outcome, Role, Verdict};
+/// let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+/// outcome.record("plain", Role::Baseline, 0, &[("accuracy", 95.0)])?;
+/// outcome.record("ours", Role::Method, 0, &[("accuracy", 96.5)])?;
+/// outcome.compare("ours is better", "accuracy", ("ours", "plain"), Expect::Higher, "+2 points");
+/// let finding = outcome.judge(&outcome.comparisons[0]).map(|f| (f.difference, f.verdict));
+/// assert_eq!(finding, Some((1.5, Verdict::OneSeed)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What it ran on, such as `CIFAR-10: 5,000 training and 2,000 test images`.
@@ -221,6 +397,12 @@ pub struct Outcome {
 
 impl Outcome {
     /// An outcome without figures yet.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Outcome;
+    /// let outcome = Outcome::new("digits: 1437 training pictures", "one layer, SGD, 3 epochs");
+    /// assert!(outcome.arms.is_empty() && outcome.metrics.is_empty());
+    /// ```
     pub fn new(data: impl Into<String>, setting: impl Into<String>) -> Self {
         Self {
             data: data.into(),
@@ -235,6 +417,14 @@ impl Outcome {
     }
 
     /// Declares a quantity. All are declared before the first [`Outcome::record`].
+    ///
+    /// ```
+    /// use shadegrad_models::papers::{Better, Outcome};
+    /// let outcome = Outcome::new("digits", "two layers")
+    ///     .metric("accuracy", "%", Better::Higher, 1)
+    ///     .metric("parameters", "", Better::Neither, 0);
+    /// assert_eq!(outcome.metrics.len(), 2);
+    /// ```
     #[must_use]
     pub fn metric(mut self, name: &str, unit: &str, better: Better, decimals: usize) -> Self {
         self.metrics.push(Metric { name: name.into(), unit: unit.into(), better, decimals });
@@ -242,6 +432,16 @@ impl Outcome {
     }
 
     /// Records the figures of one arm and seed.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::{Better, Outcome, Role};
+    /// let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+    /// outcome.record("plain", Role::Baseline, 0, &[("accuracy", 95.0)])?;
+    /// let misspelt = outcome.record("plain", Role::Baseline, 1, &[("acuracy", 95.0)]);
+    /// assert!(misspelt.is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a metric was not declared, or the arm has this seed already.
@@ -262,6 +462,13 @@ impl Outcome {
     }
 
     /// Adds a statement to be judged.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::{Better, Expect, Outcome};
+    /// let mut outcome = Outcome::new("digits", "two layers").metric("loss", "", Better::Lower, 3);
+    /// outcome.compare("ours learns faster", "loss", ("ours", "plain"), Expect::Lower, "figure 2");
+    /// assert_eq!(outcome.comparisons[0].method, "ours");
+    /// ```
     pub fn compare(
         &mut self,
         claim: &str,
@@ -281,12 +488,32 @@ impl Outcome {
     }
 
     /// Adds a note.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::Outcome;
+    /// let mut outcome = Outcome::new("digits", "two layers");
+    /// outcome.note("A tenth of the paper's epochs.");
+    /// assert_eq!(outcome.notes.len(), 1);
+    /// ```
     pub fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
 
     /// Mean and standard deviation (`None` with one seed) of `metric` over the seeds of `arm`; `None` if it was never
     /// measured there.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::{Better, Outcome, Role};
+    /// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+    /// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+    /// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+    /// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+    /// # }
+    /// assert_eq!(outcome.mean("plain", "accuracy"), Some((91.0, Some(1.0)))); // of 90, 91 and 92
+    /// assert_eq!(outcome.mean("plain", "loss"), None);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mean(&self, arm: &str, metric: &str) -> Option<(f64, Option<f64>)> {
         let m = self.index(metric).ok()?;
         let values: Vec<f64> =
@@ -295,6 +522,22 @@ impl Outcome {
     }
 
     /// What the runs say about `comparison`; `None` if the two arms share no seed with that figure.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::{Better, Outcome, Role};
+    /// use shadegrad_models::papers::{Expect, Verdict};
+    /// # let mut outcome = Outcome::new("digits", "two layers").metric("accuracy", "%", Better::Higher, 1);
+    /// # for (seed, (a, b)) in [(90.0, 93.0), (91.0, 95.0), (92.0, 97.0)].into_iter().enumerate() {
+    /// #     outcome.record("plain", Role::Baseline, seed as u64, &[("accuracy", a)])?;
+    /// #     outcome.record("ours", Role::Method, seed as u64, &[("accuracy", b)])?;
+    /// # }
+    /// outcome.compare("ours is better", "accuracy", ("ours", "plain"), Expect::Higher, "+2 points");
+    /// // Seed by seed 3, 4 and 5 points: two standard errors are 1.15.
+    /// let finding = outcome.judge(&outcome.comparisons[0]).map(|f| (f.difference, f.spread, f.verdict));
+    /// assert_eq!(finding, Some((4.0, Some(1.0), Verdict::Shown)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn judge(&self, comparison: &Comparison) -> Option<Finding> {
         let m = self.index(&comparison.metric).ok()?;
         let arm = |name: &str| self.arms.iter().find(|a| a.name == name);
@@ -354,13 +597,13 @@ fn mean_and_deviation(values: &[f64]) -> Option<(f64, Option<f64>)> {
 
 /// Gathers a curve for each arm and seed and draws the mean of each arm with the range over its seeds.
 #[derive(Clone, Debug, Default)]
-pub struct Curves {
+pub(crate) struct Curves {
     arms: Vec<(String, Vec<Vec<f64>>)>,
 }
 
 impl Curves {
     /// Adds the values of one seed, the first at 1.
-    pub fn push(&mut self, arm: &str, values: Vec<f64>) {
+    pub(crate) fn push(&mut self, arm: &str, values: Vec<f64>) {
         match self.arms.iter_mut().find(|a| a.0 == arm) {
             Some((_, seeds)) => seeds.push(values),
             None => self.arms.push((arm.into(), vec![values])),
@@ -368,7 +611,7 @@ impl Curves {
     }
 
     /// The chart: as far as all seeds of an arm go.
-    pub fn chart(&self, title: &str, x: &str, y: &str) -> Chart {
+    pub(crate) fn chart(&self, title: &str, x: &str, y: &str) -> Chart {
         let mut chart = Chart::lines(title, x, y);
         for (name, seeds) in &self.arms {
             let len = seeds.iter().map(Vec::len).min().unwrap_or(0);

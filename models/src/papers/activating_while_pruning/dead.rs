@@ -14,6 +14,29 @@ use shadegrad::train::Images;
 use shadegrad::{Error, Result, Tensor};
 
 /// What counts as a neuron.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::activating_while_pruning::{DeadNeuronCounter, DeadOptions};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+/// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+/// # };
+/// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+/// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+/// // A model with four hidden units, of which the second is 0 for every input.
+/// let x = Tensor::ones(&gpu, &[1, 8, 8, 1])?;
+/// // The model has no such operation: an error that says so.
+/// let gelu = DeadOptions { op: "gelu".into(), zero_tol: 1e-3 };
+/// assert!(DeadNeuronCounter::new(&arena, gelu, || model.forward(&Cx::eval(&arena), &x)).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadOptions {
     /// The operation whose outputs are looked at: `relu`, or another one's name, such as `gelu`.
@@ -30,6 +53,31 @@ impl Default for DeadOptions {
 }
 
 /// The rates of one activation.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::activating_while_pruning::{LayerDead, dead_neuron_rates};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+/// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+/// # };
+/// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+/// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+/// // A model with four hidden units, of which the second is 0 for every input.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let layer: &LayerDead = &dead_neuron_rates(&model, &arena, &images, 20)?.layers[0];
+/// assert_eq!((layer.name.as_str(), layer.units, layer.static_dead), ("layers.0.weight", 4, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerDead {
     /// The parameter that makes the units, such as `conv1.weight`; `relu 3` for one that none makes alone.
@@ -45,6 +93,31 @@ pub struct LayerDead {
 }
 
 /// The rates of a network.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::activating_while_pruning::{DeadNeurons, dead_neuron_rates};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+/// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+/// # };
+/// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+/// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+/// // A model with four hidden units, of which the second is 0 for every input.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let dead: DeadNeurons = dead_neuron_rates(&model, &arena, &images, 20)?;
+/// assert_eq!((dead.static_dead, dead.weight_dead, dead.dynamic), (0.25, 0.0, 0.0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadNeurons {
     /// Mean share of zeros over the neurons that are neither weight-dead nor statically dead.
@@ -60,6 +133,32 @@ pub struct DeadNeurons {
 }
 
 /// The rates of `model` on the first `inputs` pictures of `data`, without augmentation, in evaluation.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::activating_while_pruning::dead_neuron_rates;
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+/// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+/// # };
+/// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+/// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+/// // A model with four hidden units, of which the second is 0 for every input.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let dead = dead_neuron_rates(&model, &arena, &images, 1000)?;
+/// assert_eq!(dead.static_dead, 0.25);
+/// assert_eq!(dead.inputs, images.len()); // there are no more than 20
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the model has no ReLU, or those of the model.
@@ -88,6 +187,31 @@ struct Tap {
 }
 
 /// Counts zeros batch by batch, whatever the forward pass takes.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::activating_while_pruning::{DeadNeuronCounter, DeadOptions};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+/// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+/// # };
+/// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+/// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+/// // A model with four hidden units, of which the second is 0 for every input.
+/// let cx = Cx::eval(&arena);
+/// let x = Tensor::ones(&gpu, &[2, 8, 8, 1])?;
+/// let mut counter = DeadNeuronCounter::new(&arena, DeadOptions::default(), || model.forward(&cx, &x))?;
+/// let logits = counter.add(2, || model.forward(&cx, &x))?;
+/// assert_eq!(logits.shape(), [2, 10]); // what the forward pass gives
+/// assert_eq!(counter.finish()?.layers[0].static_dead, 1);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct DeadNeuronCounter {
     options: DeadOptions,
     taps: Vec<Tap>,
@@ -97,6 +221,30 @@ pub struct DeadNeuronCounter {
 impl DeadNeuronCounter {
     /// Runs `probe`, a forward pass of a sample or two in evaluation, to find the activations and the weights that feed each,
     /// and takes the arena's masks.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::activating_while_pruning::{DeadNeuronCounter, DeadOptions};
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+    /// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+    /// # };
+    /// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+    /// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+    /// // A model with four hidden units, of which the second is 0 for every input.
+    /// let x = Tensor::ones(&gpu, &[1, 8, 8, 1])?;
+    /// let probe = || model.forward(&Cx::eval(&arena), &x);
+    /// // Outputs of ReLU up to a thousandth count as 0.
+    /// let options = DeadOptions { zero_tol: 1e-3, ..DeadOptions::default() };
+    /// assert!(DeadNeuronCounter::new(&arena, options, probe).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no such activation; if outputs other than ReLU's are to be exactly 0; those of `probe`.
@@ -133,6 +281,31 @@ impl DeadNeuronCounter {
 
     /// Runs `forward` on `inputs` samples and counts. The counts stay on the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::activating_while_pruning::{DeadNeuronCounter, DeadOptions};
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+    /// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+    /// # };
+    /// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+    /// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+    /// // A model with four hidden units, of which the second is 0 for every input.
+    /// let cx = Cx::eval(&arena);
+    /// let x = Tensor::ones(&gpu, &[3, 8, 8, 1])?;
+    /// let mut counter = DeadNeuronCounter::new(&arena, DeadOptions::default(), || model.forward(&cx, &x))?;
+    /// counter.add(3, || model.forward(&cx, &x))?;
+    /// counter.add(3, || model.forward(&cx, &x))?;
+    /// assert_eq!(counter.finish()?.inputs, 6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the activations are not those of the probe, or their first axis is not made of the samples; those of `forward`.
     pub fn add<T>(&mut self, inputs: usize, forward: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -164,6 +337,29 @@ impl DeadNeuronCounter {
     }
 
     /// Reads the counts and works out the rates.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::activating_while_pruning::{DeadNeuronCounter, DeadOptions};
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4]);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let set = |name: &str, values: &[f32], shape: &[usize]| -> Result<()> {
+    /// #     arena.set_value(arena.params().id(name)?, &Tensor::from_slice(&gpu, values, shape)?)
+    /// # };
+    /// # set("layers.0.weight", &[0.0; 256], &[4, 64])?;
+    /// # set("layers.0.bias", &[1.0, -1.0, 1.0, 1.0], &[4])?;
+    /// // A model with four hidden units, of which the second is 0 for every input.
+    /// let cx = Cx::eval(&arena);
+    /// let x = Tensor::ones(&gpu, &[1, 8, 8, 1])?;
+    /// let counter = DeadNeuronCounter::new(&arena, DeadOptions::default(), || model.forward(&cx, &x))?;
+    /// assert!(counter.finish().is_err()); // the probe does not count
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If nothing was counted.

@@ -79,6 +79,24 @@ pub const PAPER: Paper = Paper {
 const RANDOM: u64 = 0x4150_0000_0000_0000;
 
 /// What the base method removes first.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{Base, CycleConfig, prune_cycle};
+/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// // The base method takes the weight of the lowest score; AP has no part in it.
+/// let base = Base::Scores(vec![3.0, 2.0, 1.0, 4.0]);
+/// let config = CycleConfig { total: 0.3, ap: 0.0, base, ..CycleConfig::default() };
+/// let report = prune_cycle(&mut masks, &arena, &[0.0; 4], &config)?;
+/// assert_eq!(report.removed_base, [2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Base {
     /// The weights that score lowest by this criterion.
@@ -89,6 +107,23 @@ pub enum Base {
 
 /// Which weights AP's part is chosen from. The paper's is the first; the others tell its effect from that of any other
 /// choice.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{ApSign, CycleConfig, prune_cycle};
+/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// // The smallest weight, 0.1, goes by the base method; of the rest only 2.0 is positive.
+/// let config = CycleConfig { total: 0.5, ap: 0.25, sign: ApSign::Positive, ..CycleConfig::default() };
+/// let report = prune_cycle(&mut masks, &arena, &[0.1, -4.0, 2.0, -0.9], &config)?;
+/// assert_eq!(report.removed_ap, [2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApSign {
     /// Negative ones that training barely moved.
@@ -100,6 +135,12 @@ pub enum ApSign {
 }
 
 /// What a cycle removes.
+///
+/// ```
+/// use shadegrad_models::papers::activating_while_pruning::{ApSign, CycleConfig};
+/// let CycleConfig { total, ap, sign, .. } = CycleConfig::default();
+/// assert_eq!((total, ap, sign), (0.2, 0.02, ApSign::Negative));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CycleConfig {
     /// Share of the weights that are left which goes in all; 0.2 in the paper's script.
@@ -141,6 +182,22 @@ impl CycleConfig {
 }
 
 /// What a cycle removed.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, CycleReport, prune_cycle};
+/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// let config = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
+/// let report: CycleReport = prune_cycle(&mut masks, &arena, &[0.1, -4.0, 2.0, -0.9], &config)?;
+/// assert_eq!((report.removed_base, report.removed_ap, report.alive), (vec![0], vec![1], 2));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CycleReport {
     /// Positions in the pool that the base method chose, rising.
@@ -163,6 +220,25 @@ pub struct CycleReport {
 /// However the parts are shared out, exactly [`PruneMasks::share`] of `total` go, so that all choices are at equal sparsity.
 /// (The script takes the percentile of each part by itself, which differs by at most a weight.) Where fewer weights of
 /// AP's kind exist than it is to choose, all of them go and the base method makes up for the rest.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, prune_cycle};
+/// use shadegrad_models::papers::shared::prune::PruneMasks;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // Weights [0.1, -4.0, 2.0, -0.3]; in training only the last one moved.
+/// let start = [0.1, -4.0, 2.0, -0.9];
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
+/// let config = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
+/// let report = prune_cycle(&mut masks, &arena, &start, &config)?;
+/// assert_eq!(report.removed_base, [0]); // the smallest
+/// assert_eq!(report.removed_ap, [1]); // large, but negative, and it did not move
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If a share is out of range, `start` is that of other masks, or a weight is NaN.
@@ -244,6 +320,23 @@ pub struct GradualAp {
 impl GradualAp {
     /// Begins from the arena's present values and these masks. Of `config.total` and `config.ap` only the ratio counts.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, GradualAp};
+    /// use shadegrad_models::papers::shared::prune::{Gradual, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
+    /// let masks = PruneMasks::of_matrices(&arena)?;
+    /// assert!(GradualAp::new(&arena, masks.clone(), schedule, CycleConfig::default()).is_ok());
+    /// let nothing = CycleConfig { total: 0.0, ap: 0.0, ..CycleConfig::default() };
+    /// assert!(GradualAp::new(&arena, masks, schedule, nothing).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Gradual::check`]; if `config.total` is 0, or AP's share more than it.
     pub fn new(arena: &Arena, masks: PruneMasks, schedule: Gradual, config: CycleConfig) -> Result<Self> {
@@ -256,11 +349,45 @@ impl GradualAp {
     }
 
     /// The masks as they are.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, GradualAp};
+    /// use shadegrad_models::papers::shared::prune::{Gradual, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
+    /// let masks = PruneMasks::of_matrices(&arena)?;
+    /// let ap = GradualAp::new(&arena, masks, schedule, CycleConfig::default())?;
+    /// assert_eq!(ap.masks().alive(), 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn masks(&self) -> &PruneMasks {
         &self.masks
     }
 
     /// After the update of step `step`, counted from 0: prunes if it is time, and says what went.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, GradualAp};
+    /// use shadegrad_models::papers::shared::prune::{Gradual, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let at_once = Gradual { first: 0.5, last: 0.5, begin: 10, every: 1, times: 0 };
+    /// let config = CycleConfig { total: 0.2, ap: 0.1, ..CycleConfig::default() }; // half of what goes by AP
+    /// let mut ap = GradualAp::new(&arena, PruneMasks::of_matrices(&arena)?, at_once, config)?;
+    /// assert_eq!(ap.stepped(9, &mut arena)?, None);
+    /// let report = ap.stepped(10, &mut arena)?.map(|r| (r.removed_base, r.removed_ap));
+    /// assert_eq!(report, Some((vec![0], vec![1])));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`prune_cycle`].
@@ -284,6 +411,12 @@ impl Hooks for GradualAp {
 }
 
 /// What a cycle after the first begins from.
+///
+/// ```
+/// use shadegrad_models::papers::activating_while_pruning::{Config, Restart};
+/// let config = Config { restart: Restart::Reinit(7), ..Config::default() };
+/// assert_ne!(config.restart, Config::default().restart); // which rewinds
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     /// The network's first values, statistics and biases included: iterative magnitude pruning with a lottery ticket.
@@ -293,6 +426,13 @@ pub enum Restart {
 }
 
 /// How the cycles run.
+///
+/// ```
+/// use shadegrad_models::papers::activating_while_pruning::{Config, CycleConfig, Restart};
+/// let cycle = CycleConfig { total: 0.5, ap: 0.05, ..CycleConfig::default() };
+/// let config = Config { cycle, twice: true, ..Config::default() };
+/// assert_eq!(config.restart, Restart::Rewind);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What each removes.
@@ -312,6 +452,21 @@ impl Default for Config {
 }
 
 /// A training that is due.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config, Phase};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// let mut ap = ActivateWhilePruning::new(&arena, Config::default(), |e| e.shape.len() > 1)?;
+/// let mut seen: Vec<Phase> = Vec::new();
+/// ap.run(&mut arena, 2, |_, phase| Ok(seen.push(phase)))?;
+/// assert_eq!(seen[1], Phase { cycle: 1, again: false, remaining: 0.75 });
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Phase {
     /// The cycle, from 0.
@@ -323,6 +478,22 @@ pub struct Phase {
 }
 
 /// Trains and prunes a model in cycles.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config, CycleConfig};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// let cycle = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
+/// let config = Config { cycle, ..Config::default() };
+/// let mut ap = ActivateWhilePruning::new(&arena, config, |e| e.shape.len() > 1)?;
+/// ap.run(&mut arena, 2, |arena, _| arena.set_value(w, &Tensor::ones(&gpu, &[2, 2])?))?;
+/// assert_eq!(ap.masks().alive(), 2);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct ActivateWhilePruning {
     config: Config,
     masks: PruneMasks,
@@ -333,6 +504,20 @@ impl ActivateWhilePruning {
     /// Takes the arena's present values for the network's first ones; `prunable` chooses the parameters whose weights can
     /// go (biases never do in the paper: `|e| e.shape.len() > 1`).
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let ap = ActivateWhilePruning::new(&arena, Config::default(), |e| e.shape.len() > 1)?;
+    /// assert_eq!(ap.masks().len(), 4);
+    /// assert!(ActivateWhilePruning::new(&arena, Config::default(), |_| false).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a share is out of range, or nothing is chosen.
     pub fn new(arena: &Arena, config: Config, prunable: impl Fn(&Entry) -> bool) -> Result<Self> {
@@ -341,6 +526,19 @@ impl ActivateWhilePruning {
     }
 
     /// The masks as they are.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let ap = ActivateWhilePruning::new(&arena, Config::default(), |_| true)?;
+    /// assert_eq!(ap.masks().sparsity(), 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn masks(&self) -> &PruneMasks {
         &self.masks
     }
@@ -348,6 +546,25 @@ impl ActivateWhilePruning {
     /// Runs `cycles` cycles. `train` trains the arena from what it holds (with an optimiser of its own) and measures. The
     /// last training is followed by no pruning, so that the arena holds a trained network in the end. Returns what each
     /// pruning removed.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::activating_while_pruning::{ActivateWhilePruning, Config};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// let mut ap = ActivateWhilePruning::new(&arena, Config::default(), |_| true)?;
+    /// let mut left = Vec::new();
+    /// let reports = ap.run(&mut arena, 3, |_arena, phase| {
+    ///     left.push(phase.remaining); // here the arena is trained
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(left, [1.0, 0.75, 0.5]);
+    /// assert_eq!(reports.len(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of `train` and of [`prune_cycle`].
@@ -393,7 +610,7 @@ impl ActivateWhilePruning {
 ///
 /// # Errors
 /// If the device refuses.
-pub fn reinitialise(arena: &Arena, seed: u64) -> Result<()> {
+fn reinitialise(arena: &Arena, seed: u64) -> Result<()> {
     let draw = |table: &shadegrad::nn::Table| {
         let mut all = vec![0.0; table.floats()];
         for e in table.entries() {

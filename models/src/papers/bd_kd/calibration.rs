@@ -4,6 +4,16 @@ use shadegrad::metrics::{self, ReliabilityBin, Scores};
 use shadegrad::{Error, Result};
 
 /// Measures of calibration of a set of scores. All in double precision on the host.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::bd_kd::Calibration;
+/// // Four samples with 75 per cent for the first class, of which two are of it.
+/// let p = [0.75, 0.25].repeat(4);
+/// let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+/// assert_eq!((calibration.accuracy(), calibration.ece()), (0.5, 0.25));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Calibration {
     classes: usize,
@@ -21,6 +31,16 @@ pub struct Calibration {
 impl Calibration {
     /// Of logits `[n][classes]`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::bd_kd::Calibration;
+    /// let calibration = Calibration::from_logits(&[2.0, 0.0, 0.0, 2.0], 2, &[0, 1], 15)?;
+    /// assert_eq!(calibration.accuracy(), 1.0);
+    /// let confidence = 1.0 / (1.0 + (-2f64).exp());
+    /// assert!((calibration.ece() - (1.0 - confidence)).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the lengths do not fit, a label is out of range, a logit is not finite, or there are no bins or samples.
     pub fn from_logits(logits: &[f32], classes: usize, labels: &[u32], bins: usize) -> Result<Self> {
@@ -29,6 +49,15 @@ impl Calibration {
     }
 
     /// Of probabilities `[n][classes]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::bd_kd::Calibration;
+    /// let sure = Calibration::from_probabilities(&[1.0, 0.0, 1.0, 0.0], 2, &[0, 1], 10)?;
+    /// assert_eq!(sure.ece(), 0.5);
+    /// assert!(Calibration::from_probabilities(&[0.5, 0.2], 2, &[0], 10).is_err()); // no distribution
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Calibration::from_logits`], and if a row does not sum to 1.
@@ -58,32 +87,94 @@ impl Calibration {
     }
 
     /// Share of samples that are right.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.accuracy(), 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn accuracy(&self) -> f64 {
         self.accuracy
     }
 
     /// Mean negative log-likelihood in nats.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// let nats = -(0.75f64.ln() + 0.25f64.ln()) / 2.0;
+    /// assert!((calibration.nll() - nats).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn nll(&self) -> f64 {
         self.nll
     }
 
     /// Brier score, the sum over all classes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// let (right, wrong) = (0.25 * 0.25 + 0.25 * 0.25, 0.75 * 0.75 + 0.75 * 0.75);
+    /// assert_eq!(calibration.brier(), (right + wrong) / 2.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn brier(&self) -> f64 {
         self.brier
     }
 
     /// The rows of a reliability diagram.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.bins().iter().map(|b| b.count).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 0, 0, 4, 0, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn bins(&self) -> &[ReliabilityBin] {
         &self.bins
     }
 
     /// Expected calibration error over the bins.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.ece(), 0.75 - 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn ece(&self) -> f64 {
         let bins = self.confident.iter().map(|&(c, right)| (equal_width(c, self.bins.len()), c, right));
         gaps(bins, self.bins.len()).iter().map(|g| g.share(self.confident.len())).sum()
     }
 
     /// The largest gap of a bin that holds samples.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.mce(), 0.75 - 0.5); // there is but one bin with samples
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mce(&self) -> f64 {
         let bins = self.confident.iter().map(|&(c, right)| (equal_width(c, self.bins.len()), c, right));
         gaps(bins, self.bins.len()).iter().filter(|g| g.count > 0.0).map(Gap::size).fold(0.0, f64::max)
@@ -91,6 +182,17 @@ impl Calibration {
 
     /// Expected calibration error over `bins` bins of equal numbers of samples by rising confidence; the first ones hold
     /// one more where the numbers do not divide.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// // In the first half all are right, in the second none: gaps of 0.25 and 0.75.
+    /// assert_eq!(calibration.adaptive_ece(2)?, 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no bins.
@@ -108,6 +210,16 @@ impl Calibration {
 
     /// Calibration error of each class's probability over all samples in `bins` equal intervals, averaged over the classes.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.classwise_ece(10)?, 0.25);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are no bins.
     pub fn classwise_ece(&self, bins: usize) -> Result<f64> {
@@ -123,6 +235,16 @@ impl Calibration {
     }
 
     /// Mean confidence less accuracy: positive where the classifier promises too much.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::bd_kd::Calibration;
+    /// // Four samples with 75 per cent for the first class, of which two are of it.
+    /// # let p = [0.75, 0.25].repeat(4);
+    /// # let calibration = Calibration::from_probabilities(&p, 2, &[0, 0, 1, 1], 10)?;
+    /// assert_eq!(calibration.overconfidence(), 0.25);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn overconfidence(&self) -> f64 {
         self.confident.iter().map(|c| c.0).sum::<f64>() / self.confident.len() as f64 - self.accuracy
     }
@@ -171,6 +293,17 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 }
 
 /// A temperature that all logits are divided by (Guo et al., 2017).
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::bd_kd::{Calibration, TemperatureScaler};
+/// // Logits that say 90 per cent, where 75 are right.
+/// let logits = [9f32.ln(), 0.0].repeat(4);
+/// let scaler = TemperatureScaler::fit(&logits, 2, &[0, 0, 0, 1])?;
+/// let calibrated = Calibration::from_logits(&scaler.apply(&logits), 2, &[0, 0, 0, 1], 10)?;
+/// assert!(calibrated.ece() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TemperatureScaler {
     temperature: f64,
@@ -179,6 +312,15 @@ pub struct TemperatureScaler {
 impl TemperatureScaler {
     /// The temperature between `e^-3` and `e^3` of least negative log-likelihood on held-out logits `[n][classes]`, by golden
     /// section on its logarithm to 1e-6.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::bd_kd::TemperatureScaler;
+    /// // 9 to 1 where 3 to 1 is right: the logarithm must be halved.
+    /// let scaler = TemperatureScaler::fit(&[9f32.ln(), 0.0].repeat(4), 2, &[0, 0, 0, 1])?;
+    /// assert!((scaler.temperature() - 2.0).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Calibration::from_logits`].
@@ -215,11 +357,29 @@ impl TemperatureScaler {
     }
 
     /// The temperature: above 1 where the classifier was too confident.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::bd_kd::TemperatureScaler;
+    /// // 2 to 1 where 3 to 1 is right: not confident enough.
+    /// let scaler = TemperatureScaler::fit(&[2f32.ln(), 0.0].repeat(4), 2, &[0, 0, 0, 1])?;
+    /// assert!((scaler.temperature() - 2f64.ln() / 3f64.ln()).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn temperature(&self) -> f64 {
         self.temperature
     }
 
     /// The logits divided by the temperature.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::bd_kd::TemperatureScaler;
+    /// let scaler = TemperatureScaler::fit(&[9f32.ln(), 0.0].repeat(4), 2, &[0, 0, 0, 1])?;
+    /// let logits = scaler.apply(&[4.0, 0.0]);
+    /// assert!((logits[0] - 2.0).abs() < 1e-3 && logits[1] == 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn apply(&self, logits: &[f32]) -> Vec<f32> {
         logits.iter().map(|&z| (f64::from(z) / self.temperature) as f32).collect()
     }

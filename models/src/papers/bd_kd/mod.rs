@@ -73,6 +73,20 @@ pub const PAPER: Paper = Paper {
 };
 
 /// What the student learns from the teacher.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Mode};
+/// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+/// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+/// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+/// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+/// let config = BdKdConfig { mode: Mode::LabelsOnly, ..BdKdConfig::default() };
+/// let loss = BdKd::new(config)?.student_loss(&student, &[&teacher], &labels)?;
+/// assert!((loss.item()? - 2f32.ln()).abs() < 1e-5); // cross-entropy alone
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing: both learn from the labels alone.
@@ -88,6 +102,12 @@ pub enum Mode {
 }
 
 /// Options of [`BdKd`].
+///
+/// ```
+/// use shadegrad_models::papers::bd_kd::{BdKdConfig, Mode};
+/// let config = BdKdConfig { nu: 3.0, tau: 2.0, ..BdKdConfig::default() };
+/// assert_eq!((config.lambda, config.mode), (1.0, Mode::Balanced));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BdKdConfig {
     /// Weight of the divergence that corrects the student's confidence, at least 1.
@@ -109,6 +129,21 @@ impl Default for BdKdConfig {
 }
 
 /// The losses of a batch.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Losses};
+/// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+/// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+/// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+/// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+/// let losses: Losses = BdKd::new(BdKdConfig::default())?.losses(&student, &teacher, &labels)?;
+/// let forward = 0.75 * (0.75f32 / 0.5).ln() + 0.25 * (0.25f32 / 0.5).ln();
+/// assert!((losses.forward.to_vec()?[0] - forward).abs() < 1e-5);
+/// assert_eq!(losses.sharper.item()?, 0.0); // the student is the flatter one
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Losses {
     /// The student's; no gradient flows into the teacher.
@@ -124,6 +159,22 @@ pub struct Losses {
 }
 
 /// The losses of online distillation with balanced divergences.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig};
+/// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+/// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+/// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+/// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+/// let config = BdKdConfig { nu: 2.0, ..BdKdConfig::default() };
+/// let losses = BdKd::new(config)?.losses(&student, &teacher, &labels)?;
+/// // The student is too flat: the reverse divergence, which sharpens, counts twice.
+/// let (f, r) = (losses.forward.to_vec()?[0], losses.reverse.to_vec()?[0]);
+/// assert!((losses.student.item()? - (2f32.ln() + f + 2.0 * r)).abs() < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct BdKd {
     config: BdKdConfig,
@@ -141,6 +192,12 @@ struct Divergences {
 
 impl BdKd {
     /// Checks the options.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig};
+    /// assert!(BdKd::new(BdKdConfig::default()).is_ok());
+    /// assert!(BdKd::new(BdKdConfig { nu: 0.5, ..BdKdConfig::default() }).is_err());
+    /// ```
     ///
     /// # Errors
     /// If `nu` is below 1, `tau` is not positive, or a weight is negative.
@@ -161,6 +218,20 @@ impl BdKd {
 
     /// Losses of both networks for logits `[n, classes]` and labels `[n]`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig};
+    /// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+    /// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+    /// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+    /// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+    /// let losses = BdKd::new(BdKdConfig::default())?.losses(&student, &teacher, &labels)?;
+    /// let reverse = 0.5 * (0.5f32 / 0.75).ln() + 0.5 * (0.5f32 / 0.25).ln();
+    /// assert!((losses.reverse.to_vec()?[0] - reverse).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn losses(&self, student: &Tensor, teacher: &Tensor, labels: &Tensor) -> Result<Losses> {
@@ -176,6 +247,22 @@ impl BdKd {
 
     /// Loss of a student: its cross-entropy and the weighted divergences from each of `peers`, averaged over them. The
     /// peers get no gradient.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Mode};
+    /// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+    /// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+    /// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+    /// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+    /// let method = BdKd::new(BdKdConfig { mode: Mode::Forward, ..BdKdConfig::default() })?;
+    /// // The divergences of two peers are averaged; from itself there is none.
+    /// let one = method.student_loss(&student, &[&teacher], &labels)?.item()? - 2f32.ln();
+    /// let two = method.student_loss(&student, &[&teacher, &student], &labels)?.item()? - 2f32.ln();
+    /// assert!((two - one / 2.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no peers, or the shapes do not fit.
@@ -199,6 +286,21 @@ impl BdKd {
 
     /// Loss of a teacher: its cross-entropy and `KL(p_s || p_t)` for each of `students`, averaged over them. The students
     /// get no gradient.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig};
+    /// # let student = Tensor::from_slice(&gpu, &[0.0, 0.0], &[1, 2])?;
+    /// # let teacher = Tensor::from_slice(&gpu, &[3f32.ln(), 0.0], &[1, 2])?;
+    /// # let labels = Tensor::labels(&gpu, &[0], 2)?;
+    /// // One sample: the student says 1/2 and 1/2, the teacher 3/4 and 1/4.
+    /// let method = BdKd::new(BdKdConfig::default())?;
+    /// let reverse = 0.5 * (0.5f32 / 0.75).ln() + 0.5 * (0.5f32 / 0.25).ln();
+    /// let loss = method.teacher_loss(&teacher, &[&student], &labels)?.item()?;
+    /// assert!((loss - (-(0.75f32.ln()) + reverse)).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no students, or the shapes do not fit.
@@ -259,6 +361,22 @@ impl BdKd {
 }
 
 /// A network with its parameters and optimiser.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::Rule;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::bd_kd::Learner;
+/// # use shadegrad_models::Mlp;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let (mut large, mut small) = (Builder::new(), Builder::new());
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// let learner = Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?;
+/// let logits = learner.model.forward(&learner.eval(), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Learner<'a> {
     /// The network.
     pub model: &'a dyn Module,
@@ -271,6 +389,21 @@ pub struct Learner<'a> {
 impl<'a> Learner<'a> {
     /// A network with the optimiser of `rule`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::Rule;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::bd_kd::Learner;
+    /// # use shadegrad_models::Mlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let (mut large, mut small) = (Builder::new(), Builder::new());
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// let learner = Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::adamw(0.05))?;
+    /// assert_eq!(learner.arena.table().numel(), (64 * 8 + 8) + (8 * 10 + 10));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn new(model: &'a dyn Module, arena: Arena, rule: Rule) -> Result<Self> {
@@ -279,6 +412,21 @@ impl<'a> Learner<'a> {
     }
 
     /// Its parameters in evaluation.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::Rule;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::bd_kd::Learner;
+    /// # use shadegrad_models::Mlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let (mut large, mut small) = (Builder::new(), Builder::new());
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// let learner = Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?;
+    /// assert!(!learner.eval().training());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn eval(&self) -> Cx {
         Cx::eval(&self.arena)
     }
@@ -290,6 +438,25 @@ impl<'a> Learner<'a> {
 }
 
 /// Trains a teacher and a student together.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::Rule;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Learner, OnlineDistiller};
+/// # use shadegrad_models::Mlp;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let (mut large, mut small) = (Builder::new(), Builder::new());
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// let pair = OnlineDistiller {
+///     teacher: Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?,
+///     student: Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?,
+///     loss: BdKd::new(BdKdConfig::default())?,
+/// };
+/// assert!(pair.student.arena.table().numel() < pair.teacher.arena.table().numel() + 100);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct OnlineDistiller<'a> {
     /// The large network.
     pub teacher: Learner<'a>,
@@ -300,6 +467,32 @@ pub struct OnlineDistiller<'a> {
 }
 
 /// An epoch of [`OnlineDistiller::fit`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::Rule;
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Learner, OnlineDistiller};
+/// use shadegrad_models::papers::bd_kd::Epoch;
+/// # use shadegrad_models::Mlp;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let (mut large, mut small) = (Builder::new(), Builder::new());
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// # let pair_of = |loss| -> Result<OnlineDistiller<'_>> {
+/// #     let teacher = Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?;
+/// #     Ok(OnlineDistiller { teacher, student: Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?, loss })
+/// # };
+/// # let mut distiller = pair_of(BdKd::new(BdKdConfig::default())?)?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let mut last: Option<Epoch> = None;
+/// distiller.fit(&images, 1, 20, 0, |_, _| 0.01, |_, epoch| Ok(last = Some(epoch)))?;
+/// assert!(last.is_some_and(|e| e.epoch == 1 && (0.0..=1.0).contains(&e.sharper)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epoch {
     /// From 1.
@@ -315,6 +508,29 @@ pub struct Epoch {
 impl OnlineDistiller<'_> {
     /// One step of both on the same pictures, from logits before either moved. `(seed, step)` decides dropout.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::Rule;
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Learner, OnlineDistiller};
+    /// # use shadegrad_models::Mlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let (mut large, mut small) = (Builder::new(), Builder::new());
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (teacher, student) = (Arena::new(&gpu, &large, 0)?, Arena::new(&gpu, &small, 1)?);
+    /// # let teacher = Learner::new(&big, teacher, Rule::sgd(5e-4))?;
+    /// # let student = Learner::new(&little, student, Rule::sgd(5e-4))?;
+    /// # let mut distiller = OnlineDistiller { teacher, student, loss: BdKd::new(BdKdConfig::default())? };
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let losses = distiller.step(&images.plain(&[0, 1, 2])?, 0.01, (0, 0))?;
+    /// assert_eq!(losses.forward.shape(), [3]); // a divergence for each picture
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the models and the device.
     pub fn step(&mut self, batch: &Minibatch, lr: f32, (seed, step): (u64, u64)) -> Result<Losses> {
@@ -329,6 +545,30 @@ impl OnlineDistiller<'_> {
 
     /// Trains for `epochs` passes in batches of `batch`, shuffled by `seed`; `rate` gives the learning rate of a step of
     /// all; `each` is told of every epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Rule, schedule};
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::bd_kd::{BdKd, BdKdConfig, Learner, OnlineDistiller};
+    /// # use shadegrad_models::Mlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let (mut large, mut small) = (Builder::new(), Builder::new());
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (teacher, student) = (Arena::new(&gpu, &large, 0)?, Arena::new(&gpu, &small, 1)?);
+    /// # let teacher = Learner::new(&big, teacher, Rule::sgd(5e-4))?;
+    /// # let student = Learner::new(&little, student, Rule::sgd(5e-4))?;
+    /// # let mut distiller = OnlineDistiller { teacher, student, loss: BdKd::new(BdKdConfig::default())? };
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let (mut losses, rate) = (Vec::new(), |step, steps| schedule::cosine(step, steps, 0.02, 0.0));
+    /// distiller.fit(&images, 2, 10, 0, rate, |_, epoch| Ok(losses.push(epoch.student)))?;
+    /// assert_eq!(losses.len(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] if a loss is; whatever the models or `each` report.

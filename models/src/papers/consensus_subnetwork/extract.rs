@@ -13,6 +13,25 @@ use super::unit::{Place, Shape};
 use super::vote::Keep;
 
 /// A network without gates and without what they closed.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, ResidualMlp, Shape};
+/// use shadegrad_models::papers::consensus_subnetwork::Extracted;
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+/// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+/// // Two residual blocks with gates; `keep` closes the second one.
+/// let Extracted { model, arena: small, .. } = gated.extract(&arena, &keep, &x)?;
+/// assert!(small.table().find("blocks.1.fc1.weight").is_none() && small.table().find("gates.*").is_none());
+/// assert_eq!(model.forward(&Cx::eval(&small), &x)?.shape(), [4, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Extracted<M> {
     /// The network.
     pub model: M,
@@ -23,6 +42,25 @@ pub struct Extracted<M> {
 }
 
 /// What an extraction saved. Operations are those of convolutions and linear layers for one sample, two for a multiply-add.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, ResidualMlp, Shape};
+/// use shadegrad_models::papers::consensus_subnetwork::Report;
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+/// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+/// // Two residual blocks with gates; `keep` closes the second one.
+/// let report: Report = gated.extract(&arena, &keep, &x)?.report;
+/// assert_eq!(report.parameters, (867, 707)); // a block has 160
+/// assert_eq!((report.gate_parameters, report.removed), (2, vec!["blocks.1".to_string()]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Operations of the whole network without gates, and of what is left.
@@ -37,6 +75,23 @@ pub struct Report {
 
 impl<M: Module> Gated<M> {
     /// The shape that `keep` leaves.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+    /// // Two residual blocks with gates; `keep` closes the second one.
+    /// let shape = gated.shape(&keep)?;
+    /// assert!(shape.has("blocks.0") && !shape.has("blocks.1"));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `keep` is that of another model.
@@ -56,6 +111,25 @@ impl<M: Module> Gated<M> {
 
     /// Builds the network that `keep` leaves and gives it the values in `arena`: closed branches are gone, layers are cut to
     /// the open channels, and there are no gates. `x` is a batch of samples to count operations on.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+    /// // Two residual blocks with gates; `keep` closes the second one.
+    /// let small = gated.extract(&arena, &keep, &x)?;
+    /// assert_eq!(small.report.flops, (1584.0, 1584.0 - 256.0));
+    /// let (all, left) = (gated.frozen(&keep)?.forward(&Cx::eval(&arena), &x)?, Cx::eval(&small.arena));
+    /// assert_eq!(all.to_vec()?, small.model.forward(&left, &x)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `keep` is that of another model, a closed branch has no shortcut around it, or the constructor built something
@@ -148,6 +222,23 @@ fn cut(whole: &Weight, cuts: &HashMap<String, Vec<(bool, Vec<usize>)>>) -> Weigh
 
 /// Runs `model` over `data` once in training's normalisation without training, so that running statistics follow what is
 /// left of the network. Not part of the paper.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::refresh_statistics;
+/// let mut names = Builder::new();
+/// let norm = BatchNorm2d::new(&mut names.root().sub("norm"), 64);
+/// let model = Sequential::new().then(Flatten).then(norm);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// refresh_statistics(&model, &arena, &images, 10)?;
+/// assert!(arena.buffers().by_name("norm.running_mean")?.to_vec()?.iter().any(|m| *m != 0.0));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of the model; if the batch is 0.

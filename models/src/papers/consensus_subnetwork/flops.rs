@@ -10,6 +10,19 @@ use shadegrad::{Result, Tensor};
 /// Floating-point operations (two for a multiply-add) of every convolution and linear layer of `model`, by name, for one of
 /// the samples `x` `[B, ..]`. Everything else is not counted, as is usual.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{ResidualMlp, Shape, flops};
+/// let mut names = Builder::new();
+/// let model = ResidualMlp::new(&mut names.root(), &Shape::full(), 64, 8, 1, 3);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let counts = flops(&model, &Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 64])?)?;
+/// assert_eq!(counts[0], ("stem".into(), 2.0 * 64.0 * 8.0));
+/// assert_eq!(counts.iter().map(|c| c.1).sum::<f64>(), 1024.0 + 2.0 * 128.0 + 48.0);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of the model.
 pub fn flops(model: &dyn Module, cx: &Cx, x: &Tensor) -> Result<Vec<(String, f64)>> {

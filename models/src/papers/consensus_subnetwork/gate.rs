@@ -5,6 +5,18 @@ use shadegrad::nn::{Cx, Fan, Init, ParamId, Scope};
 use shadegrad::{Error, Result, Tensor};
 
 /// What stands for the derivative of the step in the backward pass.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::autograd::grad;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{Ste, binary_gate};
+/// let s = Tensor::from_slice(&gpu, &[-3.0, 0.5], &[2])?.leaf();
+/// let open = binary_gate(&s, Ste::Identity)?;
+/// // 1 near 0, and 0 far from it.
+/// assert_eq!(grad(&open.sum_all()?, &[&s])?[0].to_vec()?, [0.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ste {
     /// `p (1 - p)` with `p = sigmoid(s)`.
@@ -15,6 +27,18 @@ pub enum Ste {
 }
 
 /// What a gate decides from.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+/// // A gate without a module: one free number.
+/// let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// let mut names = Builder::new();
+/// let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 1, 3));
+/// Gated::new(&mut names, make, &ResidualMlp::units(1), config)?;
+/// assert_eq!(names.tables()?.0.matching("gates.*")?.len(), 1);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateForm {
     /// `W2 relu(W1 a + b1) + b2` of the channels' means `a` of what the unit reads, with this many hidden units.
@@ -24,6 +48,12 @@ pub enum GateForm {
 }
 
 /// How gates are made.
+///
+/// ```
+/// use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Ste};
+/// let config = GateConfig { form: GateForm::Module(8), gumbel: true, ..GateConfig::default() };
+/// assert_eq!((config.init_bias, config.ste), (1.5, Ste::SigmoidGrad));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GateConfig {
     /// What they decide from.
@@ -46,6 +76,15 @@ impl Default for GateConfig {
 }
 
 /// 1 where `s > 0`, 0 elsewhere, with the gradient that `ste` says.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{Ste, binary_gate};
+/// let s = Tensor::from_slice(&gpu, &[-0.1, 0.0, 2.0], &[3])?;
+/// assert_eq!(binary_gate(&s, Ste::SigmoidGrad)?.to_vec()?, [0.0, 0.0, 1.0]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the device refuses.

@@ -19,6 +19,19 @@ pub const GATES: &str = "gates.*";
 type Make<M> = dyn Fn(&mut Scope<'_>, &Shape) -> Result<M> + Send + Sync;
 
 /// A model with gates.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{GateConfig, Gated, ResidualMlp, Shape};
+/// let mut names = Builder::new();
+/// let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let out = gated.run(&Cx::train(&arena), &Tensor::ones(&gpu, &[4, 8, 8, 1])?)?;
+/// assert_eq!((out.logits.shape(), out.gates[1].shape()), (&[4, 3][..], &[4, 1][..]));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Gated<M> {
     model: M,
     pub(super) make: Box<Make<M>>,
@@ -62,6 +75,23 @@ struct Seen {
 }
 
 /// What a gated network gives.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+/// use shadegrad_models::papers::consensus_subnetwork::GatedOutput;
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+/// // Two residual blocks of width 8, with a gate each that is open at first.
+/// let out: GatedOutput = gated.run(&Cx::train(&arena), &x)?;
+/// assert_eq!(out.gates[0].to_vec()?, [1.0; 4]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GatedOutput {
     /// The model's own result.
@@ -71,6 +101,24 @@ pub struct GatedOutput {
 }
 
 /// Multiply-adds times two of what is gated, for one sample.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+/// use shadegrad_models::papers::consensus_subnetwork::Costs;
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+/// // Two residual blocks of width 8, with a gate each that is open at first.
+/// let costs: Costs = gated.costs(&arena, &x)?;
+/// let block = 2.0 * 2.0 * 64.0; // two layers of 8 x 8 weights
+/// assert_eq!(costs.units, [(block, 1), (block, 1)]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Costs {
     /// For each unit what one of its gates decides about, and how many it has. Of a channel: its share of the layer that
@@ -82,6 +130,13 @@ pub struct Costs {
 
 impl Costs {
     /// One cost for each gate, for [`super::ConsensusLoss::new`].
+    ///
+    /// ```
+    /// use shadegrad_models::papers::consensus_subnetwork::Costs;
+    /// // A branch, and a layer with three channels.
+    /// let costs = Costs { units: vec![(100.0, 1), (20.0, 3)], total: 200.0 };
+    /// assert_eq!(costs.gates(), [100.0, 20.0, 20.0, 20.0]);
+    /// ```
     pub fn gates(&self) -> Vec<f64> {
         self.units.iter().flat_map(|&(cost, n)| std::iter::repeat_n(cost, n)).collect()
     }
@@ -90,6 +145,19 @@ impl Costs {
 impl<M: Module> Gated<M> {
     /// Builds the whole model by `make` in the root of `names`, and gates for `units` beside it under `gates`. The
     /// constructor asks the [`Shape`] it is given what to build: [`Gated::extract`] calls it again with less.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::consensus_subnetwork::{GateConfig, Gated, ResidualMlp, Shape, Unit};
+    /// let mut names = Builder::new();
+    /// let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// let misspelt = [Unit::layer("blocks.0", "nrom", "fc2")];
+    /// assert!(Gated::new(&mut names, make, &misspelt, GateConfig::default()).is_err());
+    /// let mut names = Builder::new();
+    /// let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+    /// assert_eq!(gated.units().len(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no units or one comes twice, a layer's name is unknown, channels do not fit, or `make` fails.
@@ -131,17 +199,65 @@ impl<M: Module> Gated<M> {
 
     /// The model without its gates: what it computes with all of them open, as in a warm-up. The gates then get no gradient:
     /// say so with [`Arena::allow_missing`] and [`GATES`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// let plain = gated.model().forward(&Cx::eval(&arena), &x)?;
+    /// assert_eq!(plain.to_vec()?, gated.run(&Cx::eval(&arena), &x)?.logits.to_vec()?); // all gates are open
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn model(&self) -> &M {
         &self.model
     }
 
     /// What is gated, in the order of the gates.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// assert_eq!(gated.units()[1].name(), "blocks.1");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn units(&self) -> &[Unit] {
         &self.wiring.units
     }
 
     /// The model's result with every unit multiplied by its gate, and the gates. A unit may not lie in a segment that is
     /// computed twice ([`Cx::checkpoint`]) while it is trained.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// let out = gated.run(&Cx::train(&arena), &x)?;
+    /// assert_eq!(out.logits.shape(), [4, 3]);
+    /// assert!(out.gates.iter().all(|g| g.shape() == [4, 1] && g.requires_grad()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the model; if a unit's layers did not come by in order, or a branch has not the shape of what goes around.
@@ -164,6 +280,25 @@ impl<M: Module> Gated<M> {
 
     /// The static network that `keep` leaves, computed by the whole one: for a look at it while training goes on.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+    /// // `keep` closes the second block.
+    /// let logits = gated.frozen(&keep)?.forward(&Cx::eval(&arena), &x)?;
+    /// let small = gated.extract(&arena, &keep, &x)?;
+    /// assert_eq!(logits.to_vec()?, small.model.forward(&Cx::eval(&small.arena), &x)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `keep` is that of another model.
     pub fn frozen(&self, keep: &Keep) -> Result<Frozen<'_, M>> {
@@ -172,11 +307,48 @@ impl<M: Module> Gated<M> {
     }
 
     /// A meter for this model's gates.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// let mut meter = gated.meter();
+    /// meter.push(&gated.run(&Cx::eval(&arena), &x)?.gates)?;
+    /// assert_eq!(meter.read()?.mean, [[1.0], [1.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn meter(&self) -> GateMeter {
         GateMeter::new(self.wiring.units.iter().map(Unit::name).map(String::from).zip(self.wiring.widths.clone()).collect())
     }
 
     /// The mean of every gate over `data`, in inference mode.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let consensus = gated.consensus(&arena, &images, 16)?;
+    /// assert_eq!((consensus.samples, consensus.agreement()), (20, (1.0, 1.0)));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Gated::run`]; if the batch is 0.
@@ -189,11 +361,43 @@ impl<M: Module> Gated<M> {
     }
 
     /// The same cost for each gate: what remains is then the share of gates.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// assert_eq!(gated.uniform_costs(), [1.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn uniform_costs(&self) -> Vec<f64> {
         vec![1.0; self.wiring.widths.iter().sum()]
     }
 
     /// What the units cost on samples like `x` `[B, ..]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+    /// // Two residual blocks of width 8, with a gate each that is open at first.
+    /// let costs = gated.costs(&arena, &x)?;
+    /// let (stem, blocks, head) = (2.0 * 64.0 * 8.0, 2.0 * 256.0, 2.0 * 8.0 * 3.0);
+    /// assert_eq!(costs.total, stem + blocks + head);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the model.
@@ -366,6 +570,25 @@ impl<M: Module> Module for Gated<M> {
 }
 
 /// A static network within the gated one: see [`Gated::frozen`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, GateForm, Gated, Keep, Shape};
+/// use shadegrad_models::papers::consensus_subnetwork::{Frozen, ResidualMlp};
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let config = GateConfig { form: GateForm::Free, ..GateConfig::default() };
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), config)?;
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[4, 8, 8, 1])?;
+/// // Two residual blocks of width 8, with a gate each that is open at first.
+/// # let keep = Keep { units: vec!["blocks.0".into(), "blocks.1".into()], open: vec![vec![true], vec![false]] };
+/// // A model as any other, for an evaluation while training goes on.
+/// let frozen: Frozen<'_, ResidualMlp> = gated.frozen(&keep)?;
+/// assert_eq!(frozen.forward(&Cx::eval(&arena), &x)?.shape(), [4, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Frozen<'g, M> {
     gated: &'g Gated<M>,
     keep: Keep,

@@ -3,6 +3,13 @@
 use shadegrad::{Error, Gpu, Result, Tensor};
 
 /// Weights of the terms.
+///
+/// ```
+/// use shadegrad_models::papers::consensus_subnetwork::LossConfig;
+/// // Half of the cost is free; whatever remains above it is priced.
+/// let config = LossConfig { lambda_act: 4.0, ..LossConfig::default() };
+/// assert_eq!((config.lambda_polar, config.target), (1.0, Some(0.5)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossConfig {
     /// Of the polarization `mean of m (1 - m)` over gates, with `m` a gate's mean over the batch.
@@ -27,6 +34,19 @@ impl Default for LossConfig {
 }
 
 /// The terms for one batch, scalars on the device.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{ConsensusLoss, LossConfig, Terms};
+/// # let half = Tensor::from_slice(&gpu, &[1.0, 0.0], &[2, 1])?;
+/// # let gates = [half, Tensor::ones(&gpu, &[2, 1])?];
+/// // Two gates for a batch of two inputs: the first is open for one of them, the second for both.
+/// let loss = ConsensusLoss::new(&gpu, &[1.0, 1.0], LossConfig::default())?;
+/// let terms: Terms = loss.compute(&gates, 1.0)?;
+/// assert_eq!((terms.polar.item()?, terms.remaining.item()?), (0.25 / 2.0, 0.75));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// `R_polar`, from 0 (every gate is the same for the whole batch) to 1/4.
@@ -38,6 +58,19 @@ pub struct Terms {
 }
 
 /// `lambda_polar R_polar + lambda_act R_act` of the gates of a batch.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{ConsensusLoss, LossConfig};
+/// # let half = Tensor::from_slice(&gpu, &[1.0, 0.0], &[2, 1])?;
+/// # let gates = [half, Tensor::ones(&gpu, &[2, 1])?];
+/// // Two gates for a batch of two inputs: the first is open for one of them, the second for both.
+/// let loss = ConsensusLoss::new(&gpu, &[1.0, 1.0], LossConfig::default())?;
+/// // Polarization of 1/8, and twice the quarter that remains above the target.
+/// assert_eq!(loss.compute(&gates, 1.0)?.total.item()?, 0.125 + 2.0 * (0.75 - 0.5));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConsensusLoss {
     config: LossConfig,
@@ -47,6 +80,16 @@ pub struct ConsensusLoss {
 
 impl ConsensusLoss {
     /// Takes one cost for each gate, in any unit: see [`super::Gated::uniform_costs`] and [`super::Costs::gates`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::consensus_subnetwork::{ConsensusLoss, LossConfig};
+    /// // Costs in any unit; only their shares count.
+    /// assert!(ConsensusLoss::new(&gpu, &[2e6, 6e6], LossConfig::default()).is_ok());
+    /// assert!(ConsensusLoss::new(&gpu, &[0.0, 0.0], LossConfig::default()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a weight is negative, the target does not lie in `(0, 1]`, the ramp not in `[0, 1]`, or costs are negative or all
@@ -72,11 +115,34 @@ impl ConsensusLoss {
     }
 
     /// The options.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::consensus_subnetwork::{ConsensusLoss, LossConfig};
+    /// let loss = ConsensusLoss::new(&gpu, &[1.0], LossConfig { ramp: 0.0, ..LossConfig::default() })?;
+    /// assert_eq!(loss.config().ramp, 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn config(&self) -> &LossConfig {
         &self.config
     }
 
     /// The terms for the gates `[B, C]` of every unit at `progress` (0 to 1) of the training.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::consensus_subnetwork::{ConsensusLoss, LossConfig};
+    /// # let half = Tensor::from_slice(&gpu, &[1.0, 0.0], &[2, 1])?;
+    /// # let gates = [half, Tensor::ones(&gpu, &[2, 1])?];
+    /// // Two gates for a batch of two inputs: the first is open for one of them, the second for both.
+    /// let loss = ConsensusLoss::new(&gpu, &[3.0, 1.0], LossConfig::default())?;
+    /// assert_eq!(loss.compute(&gates, 1.0)?.remaining.item()?, 0.5 * 0.75 + 0.25);
+    /// // At the beginning of the training the price is nothing yet.
+    /// assert_eq!(loss.compute(&gates, 0.0)?.total.item()?, 0.125);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are more or fewer gates than costs.

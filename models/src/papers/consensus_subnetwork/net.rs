@@ -9,6 +9,18 @@ use crate::{Spec, conv};
 /// A residual perceptron: a linear stem, blocks `x + fc2(relu(fc1(norm(x))))`, a linear head. Weights are He-normal, biases
 /// start at zero. The weights of `fc2` are divided by the number of blocks: with eight of them at full size the sum has eight
 /// times a block's variance, and training at a rate of 0.05 diverges.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::consensus_subnetwork::{ResidualMlp, Shape};
+/// let mut names = Builder::new();
+/// let model = ResidualMlp::new(&mut names.root(), &Shape::full(), 64, 8, 2, 3);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[4, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [4, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct ResidualMlp {
     stem: Linear,
     blocks: Vec<MlpBlock>,
@@ -23,6 +35,16 @@ struct MlpBlock {
 
 impl ResidualMlp {
     /// As many of `blocks` blocks of this width as `shape` has, in `blocks.0` and so on.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::consensus_subnetwork::{ResidualMlp, Shape};
+    /// let mut names = Builder::new();
+    /// ResidualMlp::new(&mut names.root(), &Shape::full().without(["blocks.1"]), 64, 8, 2, 3);
+    /// let (stem, block, head) = (64 * 8 + 8, 2 * 8 + 2 * (8 * 8 + 8), 8 * 3 + 3);
+    /// assert_eq!(names.tables()?.0.numel(), stem + block + head);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, shape: &Shape, inputs: usize, width: usize, blocks: usize, classes: usize) -> Self {
         let scaled = |s: &mut Scope<'_>, i, o, part: f32| {
             let gain = std::f32::consts::SQRT_2 * part;
@@ -43,6 +65,12 @@ impl ResidualMlp {
     }
 
     /// Its blocks as units.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::consensus_subnetwork::{ResidualMlp, Unit};
+    /// let units = ResidualMlp::units(3);
+    /// assert_eq!(units.iter().map(Unit::name).collect::<Vec<_>>(), ["blocks.0", "blocks.1", "blocks.2"]);
+    /// ```
     pub fn units(blocks: usize) -> Vec<Unit> {
         (0..blocks).map(|i| Unit::layer(&format!("blocks.{i}"), "norm", "fc2")).collect()
     }
@@ -61,6 +89,21 @@ impl Module for ResidualMlp {
 
 /// The residual network for CIFAR (He et al., 2015) with convolutions of 1x1 in the shortcuts that change shape: blocks can
 /// be left out and their inner channels be fewer.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::consensus_subnetwork::{PrunableResNet, Shape};
+/// let parameters = |shape: &Shape| -> Result<usize> {
+///     let mut names = Builder::new();
+///     PrunableResNet::new(&mut names.root(), shape, &Spec::cifar10(), 20)?;
+///     Ok(names.tables()?.0.numel())
+/// };
+/// let smaller = Shape::full().without(["layer3.1", "layer3.2"]);
+/// let block = 2 * (9 * 64 * 64 + 2 * 64);
+/// assert_eq!(parameters(&Shape::full())? - parameters(&smaller)?, 2 * block);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct PrunableResNet {
     stem: (Conv2d, BatchNorm2d),
     blocks: Vec<ConvBlock>,
@@ -80,6 +123,17 @@ const STAGES: [usize; 3] = [16, 32, 64];
 
 impl PrunableResNet {
     /// `6n + 2` layers, less what `shape` says.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::consensus_subnetwork::{PrunableResNet, Shape};
+    /// let mut names = Builder::new();
+    /// PrunableResNet::new(&mut names.root(), &Shape::full(), &Spec::cifar10(), 8)?;
+    /// assert_eq!(names.tables()?.0.numel(), 78_042);
+    /// assert!(PrunableResNet::new(&mut names.root(), &Shape::full(), &Spec::cifar10(), 9).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `depth` is not `6n + 2`, or the images' sides are not multiples of four.
@@ -120,6 +174,15 @@ impl PrunableResNet {
 
     /// The branches that can go: all blocks but the two that change shape.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::consensus_subnetwork::{PrunableResNet, Unit};
+    /// let units = PrunableResNet::layer_units(14)?;
+    /// let names: Vec<&str> = units.iter().map(Unit::name).collect();
+    /// assert_eq!(names, ["layer1.0", "layer1.1", "layer2.1", "layer3.1"]); // the others change shape
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `depth` is not `6n + 2`.
     pub fn layer_units(depth: usize) -> Result<Vec<Unit>> {
@@ -130,6 +193,14 @@ impl PrunableResNet {
     }
 
     /// The inner channels of every block, which leave the sums as wide as they are.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::consensus_subnetwork::PrunableResNet;
+    /// let units = PrunableResNet::channel_units(8)?;
+    /// assert_eq!(units[2].name(), "layer3.0.conv1");
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `depth` is not `6n + 2`.

@@ -5,6 +5,19 @@ use shadegrad::{Error, Result, Tensor};
 use super::loss::side_by_side;
 
 /// Sums gates on the device, to be read once: over an epoch of training, or over a data set.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, Gated, ResidualMlp, Shape};
+/// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+/// # let mut names = Builder::new();
+/// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+/// let mut meter = gated.meter();
+/// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
+/// assert_eq!(meter.read()?.mean, [[1.0], [0.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GateMeter {
     /// Name and gates of every unit.
@@ -19,6 +32,21 @@ impl GateMeter {
     }
 
     /// Adds the gates `[B, C]` of a batch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+    /// let mut meter = gated.meter();
+    /// // Of two batches, the second of which opens the second gate for one input.
+    /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
+    /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::from_slice(&gpu, &[1.0, 0.0], &[2, 1])?])?;
+    /// assert_eq!(meter.read()?.mean, [[1.0], [0.25]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If they are not those of the model's units.
@@ -39,6 +67,20 @@ impl GateMeter {
 
     /// Reads the means and starts anew.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::consensus_subnetwork::{GateConfig, Gated, ResidualMlp, Shape};
+    /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
+    /// # let mut names = Builder::new();
+    /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+    /// let mut meter = gated.meter();
+    /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
+    /// assert_eq!(meter.read()?.samples, 2);
+    /// assert!(meter.read().is_err()); // it started anew
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If nothing was added.
     pub fn read(&mut self) -> Result<Consensus> {
@@ -53,6 +95,15 @@ impl GateMeter {
 }
 
 /// The share of inputs for which each gate is open.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::consensus_subnetwork::Consensus;
+/// let mean = vec![vec![1.0], vec![0.25]];
+/// let consensus = Consensus { units: vec!["a".into(), "b".into()], mean, samples: 4 };
+/// assert_eq!(consensus.keep(0.5)?.open, [[true], [false]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Consensus {
     /// Names of the units.
@@ -75,22 +126,57 @@ impl Consensus {
 
     /// Lowest and mean share of inputs that agree with the majority about a gate. Where it is 1, the static network is the
     /// same function as the gated one.
+    ///
+    /// ```
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!(consensus.agreement(), (0.75, 0.875));
+    /// ```
     pub fn agreement(&self) -> (f64, f64) {
         let each = || self.all().map(|m| m.max(1.0 - m));
         (each().fold(1.0, f64::min), each().sum::<f64>() / self.gates())
     }
 
     /// Gates whose mean lies strictly between `margin` and `1 - margin`.
+    ///
+    /// ```
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!((consensus.undecided(0.1), consensus.undecided(0.3)), (1, 0));
+    /// ```
     pub fn undecided(&self, margin: f64) -> usize {
         self.all().filter(|m| *m > margin && *m < 1.0 - margin).count()
     }
 
     /// Mean of `m (1 - m)`.
+    ///
+    /// ```
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!(consensus.polar(), 0.25 * 0.75 / 2.0);
+    /// ```
     pub fn polar(&self) -> f64 {
         self.all().map(|m| m * (1.0 - m)).sum::<f64>() / self.gates()
     }
 
     /// The share of `costs` (one for each gate) that is open on average.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// // The second one costs three times as much.
+    /// assert_eq!(consensus.remaining(&[1.0, 3.0])?, (1.0 + 0.25 * 3.0) / 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are more or fewer costs than gates.
@@ -103,6 +189,17 @@ impl Consensus {
 
     /// Keeps gates whose mean is `threshold` or more: 0.5 is the majority. A unit of channels keeps at least the one that is
     /// open most often, so that no layer is left without any.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!(consensus.keep(0.5)?.kept_units(), 1);
+    /// assert_eq!(consensus.keep(0.2)?.kept_units(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the threshold does not lie in `(0, 1]`.
@@ -124,6 +221,12 @@ impl Consensus {
 }
 
 /// Which gates stay open for good.
+///
+/// ```
+/// use shadegrad_models::papers::consensus_subnetwork::Keep;
+/// let keep = Keep { units: vec!["conv1".into()], open: vec![vec![true, false, true]] };
+/// assert_eq!(keep.gates(), (2, 3));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// Names of the units.
@@ -134,16 +237,46 @@ pub struct Keep {
 
 impl Keep {
     /// Units of which anything is left.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!(consensus.keep(0.5)?.kept_units(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn kept_units(&self) -> usize {
         self.open.iter().filter(|o| o.contains(&true)).count()
     }
 
     /// Gates that are open, and all.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert_eq!(consensus.keep(0.5)?.gates(), (1, 2));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gates(&self) -> (usize, usize) {
         (self.open.iter().flatten().filter(|o| **o).count(), self.open.iter().map(Vec::len).sum())
     }
 
     /// Whether nothing is pruned.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::consensus_subnetwork::Consensus;
+    /// # let units = vec!["a".into(), "b".into()];
+    /// # let consensus = Consensus { units, mean: vec![vec![1.0], vec![0.25]], samples: 4 };
+    /// // Two branches, open for all of four inputs and for one of them.
+    /// assert!(consensus.keep(0.25)?.is_full() && !consensus.keep(0.5)?.is_full());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         self.open.iter().flatten().all(|o| *o)
     }

@@ -64,6 +64,16 @@ pub const PAPER: Paper = Paper {
 const EPS: f32 = 1e-5;
 
 /// The branch beside the attention of a block.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+/// let wide = LocalBranch::Conv3x3 { expand: 2.0, gate_init: 0.5 };
+/// let config = SwinConfig { local: wide, ..SwinConfig::coswin(&Spec::cifar10()) };
+/// assert!(config.macs()? > SwinConfig::coswin(&Spec::cifar10()).macs()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LocalBranch {
     /// None: a Swin Transformer.
@@ -79,6 +89,15 @@ pub enum LocalBranch {
 }
 
 /// What distinguishes the members of the family.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::coswin::SwinConfig;
+/// let config = SwinConfig { embed: 48, depths: vec![2, 2], heads: vec![3, 6], ..SwinConfig::coswin(&Spec::cifar10()) };
+/// assert_eq!(config.stages()?, [(48, 16), (96, 8)]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct SwinConfig {
     /// Images, which must be square, and classes.
@@ -106,6 +125,14 @@ pub struct SwinConfig {
 impl SwinConfig {
     /// The paper's network: patches of 2 (4 for images from 64 pixels), widths 96, 192 and 384, 12 blocks, windows of 4,
     /// stochastic depth up to 0.1.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+    /// let config = SwinConfig::coswin(&Spec::cifar10());
+    /// assert_eq!((config.embed, config.depths), (96, vec![2, 6, 4]));
+    /// assert_eq!(config.local, LocalBranch::Conv3x3 { expand: 1.1, gate_init: 0.5 });
+    /// ```
     pub fn coswin(spec: &Spec) -> Self {
         Self {
             spec: *spec,
@@ -122,11 +149,28 @@ impl SwinConfig {
     }
 
     /// The same without the branch.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+    /// let config = SwinConfig::swin(&Spec::cifar10());
+    /// assert_eq!(config, SwinConfig { local: LocalBranch::None, ..SwinConfig::coswin(&Spec::cifar10()) });
+    /// ```
     pub fn swin(spec: &Spec) -> Self {
         Self { local: LocalBranch::None, ..Self::coswin(spec) }
     }
 
     /// Width and side of the grid of each stage.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::coswin::SwinConfig;
+    /// let config = SwinConfig::coswin(&Spec::cifar10());
+    /// assert_eq!(config.stages()?, [(96, 16), (192, 8), (384, 4)]);
+    /// assert!(SwinConfig { window: 3, ..config }.stages().is_err()); // 3 does not divide 16
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the images are not square, patches or windows do not divide them, a grid of odd side is to be halved, heads do not
@@ -182,6 +226,21 @@ impl SwinConfig {
 
     /// Multiply-adds of a forward pass over one image: convolutions, linear layers and attention.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
+    /// # let (depths, heads) = (vec![1, 1], vec![1, 2]);
+    /// # let config = SwinConfig { embed: 4, depths, heads, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // Two stages of a block each, of widths 4 and 8 on grids of 4 x 4 and 2 x 2.
+    /// let branches = 18 * (16 * 4 * 4 + 4 * 8 * 8);
+    /// assert_eq!(config.macs()?, 5_712 + branches);
+    /// assert_eq!(SwinConfig { local: LocalBranch::None, ..config }.macs()?, 5_712);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`SwinConfig::stages`].
     pub fn macs(&self) -> Result<u64> {
@@ -217,6 +276,25 @@ struct Stage {
 }
 
 /// A Swin Transformer for images `[B, S, S, channels]`, with or without the paper's branch.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+/// use shadegrad_models::papers::coswin::Swin;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
+/// # let (depths, heads) = (vec![1, 1], vec![1, 2]);
+/// # let config = SwinConfig { embed: 4, depths, heads, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+/// // Two stages of a block each, of widths 4 and 8 on grids of 4 x 4 and 2 x 2.
+/// let mut names = Builder::new();
+/// let model = Swin::new(&mut names.root(), &config)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Swin {
     patch_embed: Conv2d,
     patch_norm: LayerNorm,
@@ -228,6 +306,24 @@ pub struct Swin {
 impl Swin {
     /// The network that `config` describes. First values: truncated normal 0.02 for linear weights and bias tables, zero for
     /// their biases, uniform in `+-1 / sqrt(fan_in)` for convolutions.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::coswin::LocalBranch;
+    /// use shadegrad_models::papers::coswin::{Swin, SwinConfig};
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
+    /// # let (depths, heads) = (vec![1, 1], vec![1, 2]);
+    /// # let config = SwinConfig { embed: 4, depths, heads, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // Two stages of a block each, of widths 4 and 8 on grids of 4 x 4 and 2 x 2.
+    /// let mut names = Builder::new();
+    /// Swin::new(&mut names.root(), &config)?;
+    /// assert!(names.tables()?.0.find("layers.1.blocks.0.local.gate").is_some());
+    /// let wide = SwinConfig { heads: vec![3, 6], ..config };
+    /// assert!(Swin::new(&mut names.root(), &wide).is_err()); // 3 heads do not divide 4
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`SwinConfig::stages`].
@@ -269,6 +365,25 @@ impl Swin {
 
     /// All tokens after the last norm, `[B, tokens, width]`, in rows of the last grid.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+    /// use shadegrad_models::papers::coswin::Swin;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
+    /// # let (depths, heads) = (vec![1, 1], vec![1, 2]);
+    /// # let config = SwinConfig { embed: 4, depths, heads, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // Two stages of a block each, of widths 4 and 8 on grids of 4 x 4 and 2 x 2.
+    /// let mut names = Builder::new();
+    /// let model = Swin::new(&mut names.root(), &config)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let tokens = model.forward_features(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
+    /// assert_eq!(tokens.shape(), [2, 2 * 2, 8]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Module::forward`].
     pub fn forward_features(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
@@ -285,11 +400,40 @@ impl Swin {
     }
 
     /// Every block, from the first.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::coswin::{Swin, SwinConfig};
+    /// let mut names = Builder::new();
+    /// let model = Swin::new(&mut names.root(), &SwinConfig::coswin(&Spec::cifar10()))?;
+    /// let shifts: Vec<usize> = model.blocks().map(|b| b.shift()).collect();
+    /// assert_eq!(shifts, [0, 2, 0, 2, 0, 2, 0, 2, 0, 0, 0, 0]); // the last stage is one window
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn blocks(&self) -> impl Iterator<Item = &SwinBlock> {
         self.stages.iter().flat_map(|s| &s.blocks)
     }
 
     /// What each block's branch is multiplied by, `sigmoid(w)`, from the first; empty without branches.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::coswin::{LocalBranch, SwinConfig};
+    /// use shadegrad_models::papers::coswin::Swin;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
+    /// # let (depths, heads) = (vec![1, 1], vec![1, 2]);
+    /// # let config = SwinConfig { embed: 4, depths, heads, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // Two stages of a block each, of widths 4 and 8 on grids of 4 x 4 and 2 x 2.
+    /// let mut names = Builder::new();
+    /// let model = Swin::new(&mut names.root(), &config)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(model.gates(&arena)?, [0.5, 0.5]); // the sigmoid of 0
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.

@@ -6,6 +6,18 @@ use shadegrad::{Attention, Error, Result, Tensor};
 
 /// Multi-head self-attention within windows of side M (Liu et al., 2021): parameters `qkv`, `proj` and
 /// `relative_position_bias_table` `[(2 M - 1)^2, heads]`, which all windows share.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::coswin::WindowAttention;
+/// let mut names = Builder::new();
+/// let attention = WindowAttention::new(&mut names.root().sub("attn"), 4, 2, 2)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let map = Tensor::ones(&gpu, &[1, 4, 6, 4])?;
+/// assert_eq!(attention.forward_map(&Cx::eval(&arena), &map, 0)?.shape(), [1, 4, 6, 4]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct WindowAttention {
     name: String,
@@ -18,6 +30,17 @@ pub struct WindowAttention {
 
 impl WindowAttention {
     /// A layer for tokens of width `dim`. First values: truncated normal 0.02, biases zero.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::coswin::WindowAttention;
+    /// let mut names = Builder::new();
+    /// WindowAttention::new(&mut names.root().sub("attn"), 4, 2, 2)?;
+    /// let (qkv, proj, table) = (4 * 12 + 12, 4 * 4 + 4, 3 * 3 * 2);
+    /// assert_eq!(names.tables()?.0.numel(), qkv + proj + table);
+    /// assert!(WindowAttention::new(&mut names.root().sub("b"), 4, 3, 2).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the heads do not divide the width, or the window is 0.
@@ -42,12 +65,36 @@ impl WindowAttention {
     }
 
     /// The table of biases.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::coswin::WindowAttention;
+    /// let mut names = Builder::new();
+    /// let attention = WindowAttention::new(&mut names.root().sub("attn"), 4, 2, 4)?;
+    /// let (table, _) = names.tables()?;
+    /// assert_eq!(table.entries()[attention.table().index()].shape, [7 * 7, 2]); // places from -3 to 3
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn table(&self) -> ParamId {
         self.table
     }
 
     /// Attention in windows that are given one by one, `[B windows, M^2, C]` with the windows of an image side by side.
     /// `mask` is added to the scores, `[windows, M^2, M^2]` ([`crate::papers::coswin::shift_mask`] makes it).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::coswin::WindowAttention;
+    /// let mut names = Builder::new();
+    /// let attention = WindowAttention::new(&mut names.root().sub("attn"), 4, 2, 2)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// // A map of 4 x 4 in four windows of 2 x 2, moved by one.
+    /// let windows = Tensor::ones(&gpu, &[4, 4, 4])?;
+    /// let mask = shadegrad_models::papers::coswin::shift_mask(&gpu, [4, 4], 2, 1)?;
+    /// assert_eq!(attention.forward(&Cx::eval(&arena), &windows, Some(&mask))?.shape(), [4, 4, 4]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -84,6 +131,19 @@ impl WindowAttention {
 
     /// Attention in the windows of a map `[B, H, W, C]`, which are moved by `shift` down and right; the same as
     /// [`WindowAttention::forward`] on the shifted map's windows with their mask.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::coswin::WindowAttention;
+    /// let mut names = Builder::new();
+    /// let attention = WindowAttention::new(&mut names.root().sub("attn"), 4, 2, 2)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let map = Tensor::ones(&gpu, &[2, 4, 4, 4])?;
+    /// assert_eq!(attention.forward_map(&Cx::eval(&arena), &map, 1)?.shape(), [2, 4, 4, 4]);
+    /// assert!(attention.forward_map(&Cx::eval(&arena), &map, 2).is_err()); // a whole window
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the windows do not divide the map, or the shift is not below their side.

@@ -12,6 +12,24 @@ use std::f64::consts::PI;
 use shadegrad::{Error, Result};
 
 /// The density of an activation's inputs.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::{Density, entropy};
+/// /// Uniform between -1 and 1.
+/// struct Uniform;
+/// impl Density for Uniform {
+///     fn p(&self, _: f64) -> f64 {
+///         0.5
+///     }
+///     fn slope(&self, _: f64) -> f64 {
+///         0.0
+///     }
+///     fn range(&self) -> (f64, f64) {
+///         (-1.0, 1.0)
+///     }
+/// }
+/// assert!((entropy(&Uniform) - 2f64.ln()).abs() < 1e-9);
+/// ```
 pub trait Density {
     /// `p(x)`.
     fn p(&self, x: f64) -> f64;
@@ -22,6 +40,13 @@ pub trait Density {
 }
 
 /// A normal distribution.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::Normal;
+/// let p = Normal::STANDARD.p(0.0);
+/// assert!((p - 1.0 / (2.0 * std::f64::consts::PI).sqrt()).abs() < 1e-15);
+/// # use shadegrad_models::papers::crrelu::eafo::Density;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normal {
     mean: f64,
@@ -34,6 +59,15 @@ impl Normal {
 
     /// A normal distribution.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::eafo::Normal;
+    /// # use shadegrad_models::papers::crrelu::eafo::Density;
+    /// assert_eq!(Normal::new(1.0, 0.5)?.range(), (1.0 - 6.0, 1.0 + 6.0)); // twelve deviations
+    /// assert!(Normal::new(0.0, 0.0).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a number is not finite or the deviation not positive.
     pub fn new(mean: f64, deviation: f64) -> Result<Self> {
@@ -44,6 +78,14 @@ impl Normal {
     }
 
     /// The one with mean and deviation of `samples`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::eafo::Normal;
+    /// assert_eq!(Normal::fit(&[-1.0, 1.0])?, Normal::STANDARD);
+    /// assert!(Normal::fit(&[3.0, 3.0]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are fewer than two, or they are all alike or not finite.
@@ -78,6 +120,18 @@ impl Density for Normal {
 /// A density counted from samples: 256 bins over five standard deviations to either side of the mean, smoothed twenty
 /// times by (1/4, 1/2, 1/4), straight lines between the centres; its slope likewise, from central differences. Zero
 /// beyond the bins.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Philox;
+/// use shadegrad_models::papers::crrelu::eafo::{Histogram, Normal};
+/// # use shadegrad_models::papers::crrelu::eafo::Density;
+/// let mut samples = vec![0.0; 20_000];
+/// Philox::new(0, 0).fill_normal(&mut samples, 0.0, 1.0);
+/// let counted = Histogram::fit(&samples)?;
+/// assert!((counted.p(0.0) - Normal::STANDARD.p(0.0)).abs() < 0.03);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     first: f64,
@@ -92,6 +146,16 @@ const SMOOTHINGS: usize = 20;
 
 impl Histogram {
     /// Counts `samples`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::eafo::Histogram;
+    /// # use shadegrad_models::papers::crrelu::eafo::Density;
+    /// let counted = Histogram::fit(&[-1.0, 1.0])?;
+    /// assert!(counted.p(1.0) > 0.0 && counted.p(9.0) == 0.0);
+    /// assert!(Histogram::fit(&[2.0, 2.0]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are none, or they are all alike or not finite.
@@ -141,6 +205,21 @@ impl Density for Histogram {
 }
 
 /// A rising function and its inverse.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::InvertibleFn;
+/// /// Twice the input.
+/// struct Double;
+/// impl InvertibleFn for Double {
+///     fn value(&self, x: f64) -> f64 {
+///         2.0 * x
+///     }
+///     fn inverse(&self, y: f64) -> [f64; 3] {
+///         [y / 2.0, 0.5, 0.0]
+///     }
+/// }
+/// assert_eq!(Double.inverse(Double.value(3.0))[0], 3.0);
+/// ```
 pub trait InvertibleFn {
     /// `f(x)`.
     fn value(&self, x: f64) -> f64;
@@ -149,6 +228,12 @@ pub trait InvertibleFn {
 }
 
 /// `f(x) = x`: what ReLU is for positive `x`.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::Identity;
+/// # use shadegrad_models::papers::crrelu::eafo::InvertibleFn;
+/// assert_eq!(Identity.inverse(3.0), [3.0, 1.0, 0.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity;
 
@@ -163,6 +248,13 @@ impl InvertibleFn for Identity {
 }
 
 /// `x` where positive, a positive `slope` times `x` elsewhere.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::LeakyRelu;
+/// # use shadegrad_models::papers::crrelu::eafo::InvertibleFn;
+/// let f = LeakyRelu { slope: 0.25 };
+/// assert_eq!((f.value(-4.0), f.inverse(-1.0)), (-1.0, [-4.0, 4.0, 0.0]));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeakyRelu {
     /// The slope on the left.
@@ -180,6 +272,12 @@ impl InvertibleFn for LeakyRelu {
 }
 
 /// `1 / (1 + e^-x)`.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::Logistic;
+/// # use shadegrad_models::papers::crrelu::eafo::InvertibleFn;
+/// assert_eq!((Logistic.value(0.0), Logistic.inverse(0.5)), (0.5, [0.0, 4.0, 0.0]));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logistic;
 
@@ -196,6 +294,16 @@ impl InvertibleFn for Logistic {
 
 /// A rising function without an inverse in closed form: found by bisection between `low` and `high`, its derivatives by
 /// central differences.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::crrelu::eafo::Numeric;
+/// # use shadegrad_models::papers::crrelu::eafo::InvertibleFn;
+/// let f = Numeric::new(f64::exp, -5.0, 5.0)?;
+/// let [x, slope, _] = f.inverse(2.0);
+/// assert!((x - 2f64.ln()).abs() < 1e-12 && (slope - 0.5).abs() < 1e-8);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Numeric<F> {
     f: F,
     low: f64,
@@ -204,6 +312,12 @@ pub struct Numeric<F> {
 
 impl<F: Fn(f64) -> f64> Numeric<F> {
     /// The function `f` on `low..=high`.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::crrelu::eafo::Numeric;
+    /// assert!(Numeric::new(|x: f64| x + x.sin(), 0.0, 6.0).is_ok());
+    /// assert!(Numeric::new(f64::cos, 0.0, 3.0).is_err()); // falls
+    /// ```
     ///
     /// # Errors
     /// If the interval is empty or `f` does not rise over it.
@@ -245,6 +359,16 @@ impl<F: Fn(f64) -> f64> InvertibleFn for Numeric<F> {
 /// The direction `eta(y) = -(p(x) x'' / x' + p'(x) x')` in which moving the inverse of `base` lowers the output's entropy
 /// fastest, at the values `y` of `grid`. It is zero everywhere for the distribution function of the input.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::crrelu::eafo::{Identity, Normal, correction};
+/// # use shadegrad_models::papers::crrelu::eafo::Density;
+/// // For normal inputs of the identity it is `y p(y)`.
+/// let eta = correction(&Identity, &Normal::STANDARD, &[0.0, 1.0])?;
+/// assert_eq!(eta, [0.0, Normal::STANDARD.p(1.0)]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If `base` does not rise at a value: `x'` there is not positive and finite.
 pub fn correction(base: &dyn InvertibleFn, density: &dyn Density, grid: &[f64]) -> Result<Vec<f64>> {
@@ -265,6 +389,15 @@ pub fn correction(base: &dyn InvertibleFn, density: &dyn Density, grid: &[f64]) 
 /// The correction as a function to be added to `base`, times a learned coefficient: [`correction`] at `base(x)` for each
 /// `x`, scaled to the height `1 / sqrt(e)` of CRReLU's bump so that coefficients compare.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::crrelu::eafo::{Identity, Normal, bump};
+/// let values = bump(&Identity, &Normal::STANDARD, &[-1.0, 0.0, 1.0])?;
+/// let height = (-0.5f64).exp();
+/// assert_eq!(values, [-height, 0.0, height]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`correction`]; also if it is zero throughout, as for the distribution function of the input.
 pub fn bump(base: &dyn InvertibleFn, density: &dyn Density, xs: &[f64]) -> Result<Vec<f64>> {
@@ -279,6 +412,15 @@ pub fn bump(base: &dyn InvertibleFn, density: &dyn Density, xs: &[f64]) -> Resul
 
 /// Change of the entropy for a small move `eta(y)` of the inverse, over `low..high` of `y`:
 /// `integral of (p x'' / x' + p' x') eta dy`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::crrelu::eafo::{Identity, Normal, first_variation};
+/// // The integral of `p'(y) y`, which is -1: stretching the inverse narrows the output.
+/// let change = first_variation(&Identity, &Normal::STANDARD, &|y| y, (-9.0, 9.0))?;
+/// assert!((change + 1.0).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`correction`].
@@ -306,6 +448,11 @@ fn trapezoid(terms: &[f64], low: f64, high: f64) -> f64 {
 }
 
 /// The mean of `g(X)` for `X` of this density: the trapezoidal rule over its range.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::{Normal, expectation};
+/// assert!((expectation(&|x| x * x, &Normal::STANDARD) - 1.0).abs() < 1e-9);
+/// ```
 pub fn expectation(g: &dyn Fn(f64) -> f64, density: &dyn Density) -> f64 {
     let (low, high) = density.range();
     let terms: Vec<f64> = points(low, high)
@@ -319,12 +466,25 @@ pub fn expectation(g: &dyn Fn(f64) -> f64, density: &dyn Density) -> f64 {
 }
 
 /// Differential entropy `-E log p(X)` in nats.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::{Normal, entropy};
+/// let want = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E).ln();
+/// assert!((entropy(&Normal::STANDARD) - want).abs() < 1e-9);
+/// ```
 pub fn entropy(density: &dyn Density) -> f64 {
     -expectation(&|x| density.p(x).ln(), density)
 }
 
 /// Differential entropy in nats of `f(X)` for a rising `f` with the derivative `df`: `H(X) + E log f'(X)`. NaN if `df` is
 /// negative somewhere, minus infinity if `f` is constant over a stretch.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::eafo::{Normal, entropy, output_entropy};
+/// // Doubling adds a bit.
+/// let more = output_entropy(&|_| 2.0, &Normal::STANDARD) - entropy(&Normal::STANDARD);
+/// assert!((more - 2f64.ln()).abs() < 1e-9);
+/// ```
 pub fn output_entropy(df: &dyn Fn(f64) -> f64, density: &dyn Density) -> f64 {
     entropy(density) + expectation(&|x| df(x).ln(), density)
 }

@@ -98,6 +98,19 @@ enum Coefficient {
 
 /// CRReLU as a layer, with one coefficient for all elements that pass it: the parameter `eps` `[]` without weight decay,
 /// or a buffer of that name if it is not learned.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::crrelu::Crrelu;
+/// let mut names = Builder::new();
+/// let layer = Crrelu::new(&mut names.root().sub("act"), 0.5, true)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::from_slice(&gpu, &[-1.0, 0.0, 1.0], &[3])?)?.to_vec()?;
+/// let bump = 0.5 * (-0.5f32).exp();
+/// assert!((y[0] + bump).abs() < 1e-6 && y[1] == 0.0 && (y[2] - (1.0 + bump)).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Crrelu {
     name: String,
@@ -106,6 +119,17 @@ pub struct Crrelu {
 
 impl Crrelu {
     /// A layer whose coefficient starts at `eps0` (0.01 in public code) and is trained if `learnable`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::Crrelu;
+    /// let mut names = Builder::new();
+    /// Crrelu::new(&mut names.root().sub("act"), 0.01, true)?;
+    /// Crrelu::new(&mut names.root().sub("fixed"), 0.01, false)?;
+    /// let (params, buffers) = names.tables()?;
+    /// assert!(params.find("act.eps").is_some() && buffers.find("fixed.eps").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `eps0` is not finite.
@@ -120,6 +144,15 @@ impl Crrelu {
     }
 
     /// The parameter, if it is learned.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::Crrelu;
+    /// let mut names = Builder::new();
+    /// assert!(Crrelu::new(&mut names.root().sub("act"), 0.01, true)?.param().is_some());
+    /// assert!(Crrelu::new(&mut names.root().sub("fixed"), 0.01, false)?.param().is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn param(&self) -> Option<ParamId> {
         match self.eps {
             Coefficient::Learned(id) => Some(id),
@@ -128,6 +161,17 @@ impl Crrelu {
     }
 
     /// The coefficient now; waits for the device.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::crrelu::Crrelu;
+    /// let mut names = Builder::new();
+    /// let layer = Crrelu::new(&mut names.root().sub("act"), 0.01, true)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(layer.eps(&Cx::eval(&arena))?, 0.01);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.
@@ -153,6 +197,19 @@ impl Module for Crrelu {
 /// from running statistics of all elements, through which no gradient flows. A variant that the paper names and leaves out
 /// for its cost; how the statistics are kept is this project's choice (as batch normalisation does, momentum 0.1).
 /// Parameter `eps` `[]`, buffers `running_mean` and `running_var` `[1]`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::crrelu::DynamicCrrelu;
+/// let mut names = Builder::new();
+/// let layer = DynamicCrrelu::new(&mut names.root().sub("act"), 0.01)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// // The mean of the batch is 10: the running one moves a tenth of the way.
+/// layer.forward(&Cx::train(&arena), &Tensor::from_slice(&gpu, &[9.0, 11.0], &[2])?)?;
+/// assert!((arena.buffers().by_name("act.running_mean")?.item()? - 1.0).abs() < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DynamicCrrelu {
     name: String,
@@ -164,6 +221,16 @@ pub struct DynamicCrrelu {
 
 impl DynamicCrrelu {
     /// A layer whose coefficient starts at `eps0`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::crrelu::DynamicCrrelu;
+    /// let mut names = Builder::new();
+    /// DynamicCrrelu::new(&mut names.root().sub("act"), 0.01)?;
+    /// let (params, buffers) = names.tables()?;
+    /// assert_eq!((params.numel(), buffers.numel()), (1, 2));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `eps0` is not finite.
@@ -198,6 +265,18 @@ impl Module for DynamicCrrelu {
 
 /// A function given by points, with straight lines between them: what [`eafo`] finds has no closed form in general. Its
 /// gradient is the slope of the line; the first and the last line go on beyond the points.
+///
+/// ```
+/// # use shadegrad::{autograd::grad, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::crrelu::TabulatedActivation;
+/// let tent = TabulatedActivation::new(&gpu, &[-1.0, 0.0, 1.0], &[0.0, 1.0, 0.0])?;
+/// let x = Tensor::from_slice(&gpu, &[-0.5, 0.0, 0.25], &[3])?.leaf();
+/// let y = tent.apply(&x)?;
+/// assert_eq!(y.to_vec()?, [0.5, 1.0, 0.75]);
+/// assert_eq!(grad(&y.sum_all()?, &[&x])?[0].to_vec()?[0], 1.0); // the slope of the first line
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TabulatedActivation {
     grid: Tensor,
@@ -206,6 +285,15 @@ pub struct TabulatedActivation {
 
 impl TabulatedActivation {
     /// The lines through `(grid[i], values[i])`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::crrelu::TabulatedActivation;
+    /// assert!(TabulatedActivation::new(&gpu, &[0.0, 1.0], &[0.0, 2.0]).is_ok());
+    /// assert!(TabulatedActivation::new(&gpu, &[1.0, 0.0], &[0.0, 2.0]).is_err()); // the grid falls
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are fewer than two points or not as many values, one is not finite, or the grid does not rise (in single
@@ -228,6 +316,16 @@ impl TabulatedActivation {
 
     /// The function at every element.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::crrelu::TabulatedActivation;
+    /// let double = TabulatedActivation::new(&gpu, &[0.0, 1.0], &[0.0, 2.0])?;
+    /// let x = Tensor::from_slice(&gpu, &[0.5, 4.0], &[2])?;
+    /// assert_eq!(double.apply(&x)?.to_vec()?, [1.0, 8.0]); // the line goes on beyond the points
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `x` is not `F32` or on another device.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
@@ -243,6 +341,19 @@ impl Module for TabulatedActivation {
 
 /// An activation with a tabulated correction times a learned coefficient, `base(x) + eps bump(x)`: the third step of the
 /// search. Parameter `eps` `[]` without weight decay.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::crrelu::{Corrected, TabulatedActivation};
+/// let mut names = Builder::new();
+/// let tent = TabulatedActivation::new(&gpu, &[0.0, 1.0, 2.0], &[0.0, 1.0, 0.0])?;
+/// let layer = Corrected::new(&mut names.root().sub("act"), Activation::Relu, tent, 0.5)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let x = Tensor::from_slice(&gpu, &[0.5, 1.0], &[2])?;
+/// assert_eq!(layer.forward(&Cx::eval(&arena), &x)?.to_vec()?, [0.5 + 0.25, 1.0 + 0.5]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Corrected {
     name: String,
@@ -253,6 +364,18 @@ pub struct Corrected {
 
 impl Corrected {
     /// A layer whose coefficient starts at `eps0`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::crrelu::{Corrected, TabulatedActivation};
+    /// let mut names = Builder::new();
+    /// let tent = TabulatedActivation::new(&gpu, &[0.0, 1.0, 2.0], &[0.0, 1.0, 0.0])?;
+    /// let learned = Activation::Prelu(0.25); // has a number of its own
+    /// assert!(Corrected::new(&mut names.root(), learned, tent.clone(), 0.01).is_err());
+    /// assert!(Corrected::new(&mut names.root(), Activation::Gelu, tent, 0.01).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `eps0` or the number of `base` is not finite, or `base` has a learned number of its own.
@@ -276,6 +399,22 @@ impl Module for Corrected {
 
 /// The results of the layers whose names match the pattern (see [`shadegrad::nn::glob`]), over some batches: the inputs of
 /// the activations behind them, such as `*.mlp.fc1` in a ViT. In the order in which the layers come.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::crrelu::preactivations;
+/// use shadegrad_models::Mlp;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// let mut names = Builder::new();
+/// let model = Mlp::new(&mut names.root(), &spec, &[4]);
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let batches = [Tensor::ones(&gpu, &[3, 8, 8, 1])?, Tensor::zeros(&gpu, &[2, 8, 8, 1])?];
+/// let seen = preactivations(&model, &Cx::eval(&arena), &batches, "layers.0")?;
+/// assert_eq!((seen[0].0.as_str(), seen[0].1.len()), ("layers.0", 5 * 4));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of the model; also if no layer matches.
@@ -306,6 +445,11 @@ pub fn preactivations(
 }
 
 /// The share of `values` with `|x| < limit`: with 3 that part on which CRReLU's bump acts.
+///
+/// ```
+/// use shadegrad_models::papers::crrelu::share_within;
+/// assert_eq!(share_within(&[0.5, -2.0, 4.0, -3.5], 3.0), 0.5);
+/// ```
 pub fn share_within(values: &[f32], limit: f32) -> f64 {
     values.iter().filter(|v| v.abs() < limit).count() as f64 / values.len().max(1) as f64
 }

@@ -129,7 +129,7 @@ fn setting(context: &Context) -> Setting {
     }
 }
 
-pub fn run(context: &mut Context) -> Result<Outcome> {
+pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let Setting { net, plan, pictures, variants } = setting(context);
     let pair = context.subset(pictures.0, pictures.1)?;
     let (train, test) = context.upload(&pair)?;

@@ -5,6 +5,12 @@ use shadegrad::{Error, Result};
 use super::{Genotype, Op};
 
 /// Size of a network of cells.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::NetCfg;
+/// let cfg = NetCfg { c0: 8, layers: 5, ..NetCfg::proxy(10) };
+/// assert_eq!(cfg.reductions(), [1, 3]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetCfg {
     /// Channels of the first cells; the two reduction cells double them. Even.
@@ -22,16 +28,33 @@ pub struct NetCfg {
 
 impl NetCfg {
     /// The full network, which the threshold and the second objective are about: 36 channels, 20 cells.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::NetCfg;
+    /// let cfg = NetCfg::full(100);
+    /// assert_eq!((cfg.c0, cfg.layers, cfg.classes), (36, 20, 100));
+    /// ```
     pub fn full(classes: usize) -> Self {
         Self { c0: 36, layers: 20, classes, aux: true, in_chans: 3 }
     }
 
     /// The network that is trained for each candidate: 16 channels, 8 cells.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::NetCfg;
+    /// let cfg = NetCfg::proxy(10);
+    /// assert_eq!((cfg.c0, cfg.layers), (16, 8));
+    /// ```
     pub fn proxy(classes: usize) -> Self {
         Self { c0: 16, layers: 8, ..Self::full(classes) }
     }
 
     /// The numbers of the two reduction cells.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::NetCfg;
+    /// assert_eq!((NetCfg::full(10).reductions(), NetCfg::proxy(10).reductions()), ([6, 13], [2, 5]));
+    /// ```
     pub fn reductions(&self) -> [usize; 2] {
         [self.layers / 3, 2 * self.layers / 3]
     }
@@ -88,6 +111,13 @@ pub(super) fn stride(reduction: bool, state: usize) -> usize {
 }
 
 /// Parameters of an operation on `c` channels (an even number) with stride 1 or 2.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::{Op, op_params};
+/// assert_eq!(op_params(Op::MaxPool, 4, 1), 0);
+/// assert_eq!(op_params(Op::Conv71, 4, 1), 2 * 7 * 4 * 4 + 2 * 4);
+/// assert_eq!((op_params(Op::Skip, 4, 1), op_params(Op::Skip, 4, 2)), (0, 4 * 4 + 2 * 4));
+/// ```
 pub fn op_params(op: Op, c: usize, stride: usize) -> usize {
     let norm = 2 * c;
     match op {
@@ -126,6 +156,19 @@ fn op_macs(op: Op, c: usize, from: [usize; 2], to: [usize; 2]) -> usize {
 
 /// Trainable parameters of the network, without the auxiliary head.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::{CellNet, param_count};
+/// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+/// # let cfg = NetCfg { c0: 4, layers: 3, classes: 10, aux: false, in_chans: 3 };
+/// // As many as the network has that is built.
+/// let mut names = Builder::new();
+/// CellNet::new(&mut names.root(), &genotype, cfg)?;
+/// assert_eq!(param_count(&genotype, &cfg)?, names.tables()?.0.numel());
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the genotype cannot be built, or a size is out of range.
 pub fn param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
@@ -143,6 +186,19 @@ pub fn param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
 
 /// Parameters of the auxiliary head.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::eeea_net::Genotype;
+/// use shadegrad_models::papers::eeea_net::{CellNet, NetCfg, aux_param_count, param_count};
+/// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+/// # let cfg = NetCfg { c0: 4, layers: 3, classes: 10, aux: false, in_chans: 3 };
+/// let mut names = Builder::new();
+/// CellNet::new(&mut names.root(), &genotype, NetCfg { aux: true, ..cfg })?;
+/// let head = names.tables()?.0.numel() - param_count(&genotype, &cfg)?;
+/// assert_eq!(aux_param_count(&genotype, &cfg)?, head);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`param_count`].
 pub fn aux_param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
@@ -152,6 +208,18 @@ pub fn aux_param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
 }
 
 /// Multiply-adds of convolutions and the linear layer for one image of this height and width, without the auxiliary head.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::mac_count;
+/// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+/// # let cfg = NetCfg { c0: 4, layers: 3, classes: 10, aux: false, in_chans: 3 };
+/// let (small, large) = (mac_count(&genotype, &cfg, (32, 32))?, mac_count(&genotype, &cfg, (64, 64))?);
+/// let linear = 16 * 10; // the same whatever the size of the image
+/// assert_eq!(large - linear, 4 * (small - linear));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`param_count`]; also if height or width is not a multiple of 4.

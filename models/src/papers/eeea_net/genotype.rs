@@ -10,6 +10,12 @@ const OP: &str = "genotype";
 
 /// An operation between two states of a cell, on C channels, with stride 1 or 2. All but the pools and the skip begin with
 /// a ReLU; convolutions have no bias and a batch norm with scale and shift behind them.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::Op;
+/// assert_eq!(Op::ALL.len(), 10);
+/// assert_eq!(Op::ALL[Op::Conv71.index()], Op::Conv71);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     /// Largest of 3x3 pixels.
@@ -50,11 +56,21 @@ impl Op {
     ];
 
     /// Its number in a chromosome.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::Op;
+    /// assert_eq!(Op::Skip.index(), 2);
+    /// ```
     pub fn index(self) -> usize {
         self as usize
     }
 
     /// A short name, as in the text of a [`Genotype`].
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::Op;
+    /// assert_eq!(Op::ALL.map(Op::name)[..4], ["max3", "avg3", "skip", "sep3"]);
+    /// ```
     pub fn name(self) -> &'static str {
         ["max3", "avg3", "skip", "sep3", "sep5", "dil3", "dil5", "conv71", "inv3", "inv5"][self.index()]
     }
@@ -62,6 +78,13 @@ impl Op {
 
 /// A block: the sum of two operations on two earlier states. States 0 and 1 are the outputs of the cell before last and of
 /// the last cell; block `b`, from 0, makes state `b + 2`.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::{Block, Concat, Genotype, Op};
+/// let block = Block { op1: Op::Skip, i1: 0, op2: Op::MaxPool, i2: 1 };
+/// let genotype = Genotype { normal: vec![block], reduce: vec![block], concat: Concat::LooseEnds };
+/// assert_eq!(genotype.to_string(), "skip.0 max3.1 ; skip.0 max3.1");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
     /// The first operation.
@@ -76,12 +99,27 @@ pub struct Block {
 
 impl Block {
     /// Both operations with the states they read.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::{Block, Op};
+    /// let block = Block { op1: Op::Skip, i1: 0, op2: Op::MaxPool, i2: 1 };
+    /// assert_eq!(block.pairs(), [(Op::Skip, 0), (Op::MaxPool, 1)]);
+    /// ```
     pub fn pairs(&self) -> [(Op, usize); 2] {
         [(self.op1, self.i1), (self.op2, self.i2)]
     }
 }
 
 /// Which states a cell's output is the concatenation of.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::eeea_net::{Concat, Genotype};
+/// // Behind a cell stands what it gives, where that is not its loose ends.
+/// let genotype: Genotype = "skip.0 max3.0 > all ; max3.0 avg3.0 > all".parse()?;
+/// assert_eq!(genotype.concat, Concat::All);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Concat {
     /// The states of blocks that no block reads, as in the published genotypes.
@@ -93,6 +131,16 @@ pub enum Concat {
 }
 
 /// The two cells that a network is a stack of.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::eeea_net::{Genotype, Op};
+/// let text = "skip.0 max3.0 | sep3.1 skip.0 ; max3.0 avg3.0 | inv3.1 dil3.1";
+/// let genotype: Genotype = text.parse()?;
+/// assert_eq!((genotype.blocks(), genotype.normal[1].op1), (2, Op::Sep3));
+/// assert_eq!(genotype.to_string(), text);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Genotype {
     /// Blocks of the cell that keeps the image's size.
@@ -136,6 +184,14 @@ pub const PUBLISHED: [(&str, &str); 5] = [
 impl Genotype {
     /// One of [`PUBLISHED`].
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// assert_eq!(Genotype::published("eeea_a")?.blocks(), 5);
+    /// assert!(Genotype::published("EEEA_Z").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is none of this name.
     pub fn published(name: &str) -> Result<Self> {
@@ -149,22 +205,57 @@ impl Genotype {
     }
 
     /// A uniformly random one with this many blocks in each cell and loose ends: block `b` reads states `0..=b`.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Philox;
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let genotype = Genotype::random(5, &mut Philox::new(0, 0));
+    /// assert!(genotype.validate().is_ok() && genotype.blocks() == 5);
+    /// ```
     pub fn random(blocks: usize, rng: &mut Philox) -> Self {
         let mut cell = || (0..blocks).map(|b| random_block(b, rng)).collect();
         Self { normal: cell(), reduce: cell(), concat: Concat::LooseEnds }
     }
 
     /// Blocks of each cell.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let text = "skip.0 max3.0 | sep3.1 skip.0 ; max3.0 avg3.0 | inv3.1 dil3.1";
+    /// let genotype: Genotype = text.parse()?;
+    /// assert_eq!(genotype.blocks(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn blocks(&self) -> usize {
         self.normal.len()
     }
 
     /// The cell of a kind.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let text = "skip.0 max3.0 | sep3.1 skip.0 ; max3.0 avg3.0 | inv3.1 dil3.1";
+    /// let genotype: Genotype = text.parse()?;
+    /// assert_eq!(genotype.cell(true), genotype.reduce);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn cell(&self, reduction: bool) -> &[Block] {
         if reduction { &self.reduce } else { &self.normal }
     }
 
     /// The states that make up the output of the normal or the reduction cell, in rising order (explicit lists in theirs).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let text = "skip.0 max3.0 | sep3.1 skip.0 ; max3.0 avg3.0 | inv3.1 dil3.1";
+    /// let genotype: Genotype = text.parse()?;
+    /// // No block reads states 2 and 3, which the two blocks make.
+    /// assert_eq!(genotype.outputs(false), [2, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn outputs(&self, reduction: bool) -> Vec<usize> {
         let cell = self.cell(reduction);
         match &self.concat {
@@ -181,6 +272,17 @@ impl Genotype {
     /// Whether a network can be built from it: equally many blocks in both cells, block `b` reads states `0..=b + 1`,
     /// and the output consists of states of blocks.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// // The second block reads what the first one makes.
+    /// let genotype: Genotype = "skip.0 max3.0 | skip.2 skip.0 ; skip.0 max3.0 | skip.2 skip.0".parse()?;
+    /// assert!(genotype.buildable().is_ok());
+    /// let text = "skip.2 max3.0 ; skip.0 max3.0"; // a block that reads itself
+    /// assert!(text.parse::<Genotype>().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If not, naming cell and block.
     pub fn buildable(&self) -> Result<()> {
@@ -188,6 +290,15 @@ impl Genotype {
     }
 
     /// Whether the evolution can have made it: as [`Genotype::buildable`], but block `b` reads states `0..=b` only.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// // DARTS lets its first block read both inputs, which the evolution never does.
+    /// let darts = Genotype::published("DARTS_V2")?;
+    /// assert!(darts.buildable().is_ok() && darts.validate().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If not, naming cell and block.
@@ -240,12 +351,29 @@ impl Genotype {
 
     /// `4 * blocks * 2` integers: the normal cell's blocks, then the reduction cell's, each as operation, state, operation,
     /// state. What a cell gives is not part of it.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// assert_eq!(genotype.to_chromosome(), [2, 0, 0, 0, 3, 0, 1, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn to_chromosome(&self) -> Vec<usize> {
         let blocks = self.normal.iter().chain(&self.reduce);
         blocks.flat_map(|b| [b.op1.index(), b.i1, b.op2.index(), b.i2]).collect()
     }
 
     /// The genotype of a chromosome, with loose ends.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::Genotype;
+    /// let genotype = Genotype::from_chromosome(&[2, 0, 0, 0, 3, 0, 1, 0])?;
+    /// assert_eq!(genotype.to_string(), "skip.0 max3.0 ; sep3.0 avg3.0");
+    /// assert!(Genotype::from_chromosome(&[10, 0, 0, 0, 3, 0, 1, 0]).is_err()); // there is no operation 10
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the length is not a multiple of 8, an operation is not one, or a block reads a state out of its range.
@@ -267,6 +395,14 @@ impl Genotype {
     }
 
     /// The same cells with another output.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{Concat, Genotype};
+    /// let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// assert_eq!(genotype.concat(Concat::All).to_string(), "skip.0 max3.0 > all ; sep3.0 avg3.0 > all");
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn concat(self, concat: Concat) -> Self {
         Self { concat, ..self }
@@ -274,6 +410,16 @@ impl Genotype {
 
     /// FNV-1a of the chromosome and of the outputs: equal for genotypes that build the same network, the same on every
     /// machine.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{Concat, Genotype};
+    /// let text = "skip.0 max3.0 | sep3.1 skip.0 ; max3.0 avg3.0 | inv3.1 dil3.1";
+    /// let genotype: Genotype = text.parse()?;
+    /// // No block is read by another: giving all is giving the loose ends.
+    /// assert_eq!(genotype.hash(), genotype.clone().concat(Concat::All).hash());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn hash(&self) -> u64 {
         let mut words = self.to_chromosome();
         for reduction in [false, true] {

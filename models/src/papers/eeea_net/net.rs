@@ -19,6 +19,21 @@ pub(super) const UNREAD: &str = "cells.*";
 ///
 /// A genotype may leave an input of its cells unread, even a whole cell: allow its parameters to be without a gradient
 /// with `arena.allow_missing("cells.*")`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::CellNet;
+/// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+/// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// let mut names = Builder::new();
+/// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = net.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 4, 4, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct CellNet {
     stem: (Conv2d, BatchNorm2d),
     cells: Vec<Cell>,
@@ -28,6 +43,21 @@ pub struct CellNet {
 }
 
 /// What a network gives.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::{CellNet, Outputs};
+/// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+/// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// let mut names = Builder::new();
+/// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let out: Outputs = net.outputs(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 4, 4, 1])?, 0.0)?;
+/// assert!(out.aux.is_none() && out.logits.shape() == [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Outputs {
     /// Scores `[n, classes]`.
     pub logits: Tensor,
@@ -37,6 +67,18 @@ pub struct Outputs {
 
 impl CellNet {
     /// The network of `genotype` with its parameters under `scope`. First values are uniform in `+-1 / sqrt(fan_in)`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{CellNet, Genotype, NetCfg};
+    /// let genotype = Genotype::published("EEEA_A")?;
+    /// let mut names = Builder::new();
+    /// CellNet::new(&mut names.root(), &genotype, NetCfg::proxy(10))?;
+    /// assert!(names.tables()?.0.find("auxiliary_head.classifier.weight").is_some());
+    /// let odd = NetCfg { c0: 15, ..NetCfg::proxy(10) };
+    /// assert!(CellNet::new(&mut names.root(), &genotype, odd).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the genotype cannot be built ([`Genotype::buildable`]), or a size is out of range.
@@ -62,6 +104,23 @@ impl CellNet {
 
     /// Scores of images, in training with those of the auxiliary head (where there is one) and with every operation but
     /// the identity dropped for whole samples with probability `drop_path`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+    /// use shadegrad_models::papers::eeea_net::CellNet;
+    /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+    /// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+    /// let mut names = Builder::new();
+    /// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, x) = (Cx::train(&arena).seeded(0, 0), Tensor::ones(&gpu, &[2, 4, 4, 1])?);
+    /// // Every operation is dropped for a third of the samples.
+    /// assert_eq!(net.outputs(&cx, &x, 0.33)?.logits.shape(), [2, 10]);
+    /// assert!(net.outputs(&cx, &Tensor::ones(&gpu, &[2, 6, 6, 1])?, 0.0).is_err()); // no multiple of 4
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the sides of the images are not multiples of 4, or do not fit the auxiliary head.

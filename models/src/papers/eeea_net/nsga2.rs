@@ -2,6 +2,12 @@
 //! NSGA-II", 2002).
 
 /// Whether `a` is nowhere worse than `b` and somewhere better, in the first `k` objectives.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::nsga2::dominates;
+/// assert!(dominates(&[1.0, 2.0], &[1.0, 3.0], 2));
+/// assert!(!dominates(&[1.0, 2.0], &[0.0, 3.0], 2));
+/// ```
 pub fn dominates(a: &[f64], b: &[f64], k: usize) -> bool {
     let pairs = || a.iter().zip(b).take(k);
     pairs().all(|(x, y)| x <= y) && pairs().any(|(x, y)| x < y)
@@ -9,6 +15,12 @@ pub fn dominates(a: &[f64], b: &[f64], k: usize) -> bool {
 
 /// Fronts of non-dominated points by the first `k` objectives: the first is dominated by none, the next only by those
 /// before, and so on. Each holds numbers of points in rising order; equal points share a front.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::nsga2::fronts;
+/// let points = [vec![1.0, 1.0], vec![2.0, 2.0], vec![0.0, 3.0]];
+/// assert_eq!(fronts(&points, 2), [vec![0, 2], vec![1]]);
+/// ```
 pub fn fronts(points: &[Vec<f64>], k: usize) -> Vec<Vec<usize>> {
     let mut dominators: Vec<usize> =
         points.iter().map(|p| points.iter().filter(|q| dominates(q, p, k)).count()).collect();
@@ -29,6 +41,12 @@ pub fn fronts(points: &[Vec<f64>], k: usize) -> Vec<Vec<usize>> {
 /// Crowding distance of each member of `front`, in its order: over all objectives, the gap between the neighbours in the
 /// order of that objective divided by its range; infinite for the first and the last. An objective that all share is left
 /// out. Distances are within the front, as Deb et al. define them.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::nsga2::crowding;
+/// let points = [vec![0.0, 2.0], vec![1.0, 1.0], vec![2.0, 0.0]];
+/// assert_eq!(crowding(&points, &[0, 1, 2]), [f64::INFINITY, 2.0, f64::INFINITY]);
+/// ```
 pub fn crowding(points: &[Vec<f64>], front: &[usize]) -> Vec<f64> {
     let mut distance = vec![0.0; front.len()];
     let objectives = front.first().map_or(0, |&i| points[i].len());
@@ -50,6 +68,12 @@ pub fn crowding(points: &[Vec<f64>], front: &[usize]) -> Vec<f64> {
 }
 
 /// All points, front by front, within a front by falling crowding distance (equal ones by their numbers).
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::nsga2::order;
+/// let points = [vec![0.0, 2.0], vec![1.0, 1.0], vec![2.0, 0.0], vec![3.0, 3.0]];
+/// assert_eq!(order(&points, 2), [0, 2, 1, 3]); // the ends first, what is dominated last
+/// ```
 pub fn order(points: &[Vec<f64>], k: usize) -> Vec<usize> {
     let mut all = Vec::with_capacity(points.len());
     for front in fronts(points, k) {
@@ -62,6 +86,11 @@ pub fn order(points: &[Vec<f64>], k: usize) -> Vec<usize> {
 }
 
 /// The area that points of two objectives dominate, up to `reference`; points beyond it count for nothing.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::nsga2::hypervolume;
+/// assert_eq!(hypervolume(&[[1.0, 2.0], [2.0, 1.0]], [3.0, 3.0]), 3.0);
+/// ```
 pub fn hypervolume(points: &[[f64; 2]], reference: [f64; 2]) -> f64 {
     let mut inside: Vec<[f64; 2]> =
         points.iter().copied().filter(|p| p[0] < reference[0] && p[1] < reference[1]).collect();

@@ -19,6 +19,17 @@ pub(super) const STREAM: u64 = 0x4545_4541_0000_0000;
 /// Objectives, all minimised: error of the trained proxy in per cent, parameters of the full network in millions, its
 /// multiply-adds in thousand millions. Dominance is by the first two, crowding by all. The published code crowds by the
 /// seconds of an epoch as well, which no second run reproduces; [`Search::compat`] does.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::eeea_net::{Genotype, Op, Search};
+/// let search = Search { population: 4, generations: 2, keep: 2, blocks: 2, ..Search::default() };
+/// // In place of training: skips are good.
+/// let mut evaluate = |g: &Genotype| Ok(g.normal.iter().filter(|b| b.op1 == Op::Skip).count() as f64 / 2.0);
+/// let report = search.run(&mut evaluate)?;
+/// assert_eq!(report.history.len(), 4 + 2); // two live on in the second generation
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
     /// Genotypes of a generation.
@@ -72,6 +83,23 @@ impl Default for Search {
 }
 
 /// A genotype that a search judged.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::eeea_net::{Genotype, SearchReport};
+/// use shadegrad_models::papers::eeea_net::Individual;
+/// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+/// # let one = |accuracy, params| {
+/// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+/// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+/// # };
+/// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+/// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+/// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+/// let best: &Individual = &report.history[0];
+/// assert_eq!(best.objectives()[1], 2.0); // million parameters
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Individual {
     /// The genotype.
@@ -92,12 +120,32 @@ pub struct Individual {
 
 impl Individual {
     /// Error in per cent, millions of parameters, thousand millions of multiply-adds.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{Genotype, Individual};
+    /// let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// let (params, macs, accuracy) = (2_000_000, 500_000_000, 0.75);
+    /// let one = Individual { genotype, generation: 0, params, macs, accuracy, trained: true, seconds: 9.0 };
+    /// assert_eq!(one.objectives(), [25.0, 2.0, 0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn objectives(&self) -> Vec<f64> {
         vec![100.0 * (1.0 - self.accuracy), self.params as f64 / 1e6, self.macs as f64 / 1e9]
     }
 }
 
 /// What the initial population came from.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Philox;
+/// use shadegrad_models::papers::eeea_net::{Draws, Search};
+/// let search = Search { population: 8, ..Search::default() };
+/// let made: Draws = search.initial(&mut Philox::new(0, 0))?;
+/// assert_eq!((made.genotypes.len(), made.rejected), (8, 0)); // without a threshold none is too large
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draws {
     /// The genotypes, as many as asked for.
@@ -109,6 +157,23 @@ pub struct Draws {
 }
 
 /// What a search came to.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::eeea_net::{Genotype, Individual};
+/// use shadegrad_models::papers::eeea_net::SearchReport;
+/// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+/// # let one = |accuracy, params| {
+/// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+/// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+/// # };
+/// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+/// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+/// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+/// let answer: SearchReport = report;
+/// assert_eq!(answer.best().map(|i| i.params), Some(2_000_000));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchReport {
     /// The first front of the last population, by falling crowding distance; its first member is the search's answer.
@@ -125,11 +190,43 @@ pub struct SearchReport {
 
 impl SearchReport {
     /// Those that were trained.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, Individual, SearchReport};
+    /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// # let one = |accuracy, params| {
+    /// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+    /// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+    /// # };
+    /// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+    /// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+    /// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+    /// assert_eq!(report.trained().count(), 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn trained(&self) -> impl Iterator<Item = &Individual> {
         self.history.iter().filter(|i| i.trained)
     }
 
     /// The first front, by error and parameters, of all that were trained, by rising number of parameters.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, Individual, SearchReport};
+    /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// # let one = |accuracy, params| {
+    /// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+    /// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+    /// # };
+    /// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+    /// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+    /// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+    /// // The third is worse than both others in either respect.
+    /// let sizes: Vec<usize> = report.archive_front().iter().map(|i| i.params).collect();
+    /// assert_eq!(sizes, [1_000_000, 2_000_000]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn archive_front(&self) -> Vec<&Individual> {
         let trained: Vec<&Individual> = self.trained().collect();
         let points: Vec<Vec<f64>> = trained.iter().map(|i| i.objectives()).collect();
@@ -140,18 +237,64 @@ impl SearchReport {
     }
 
     /// The highest accuracy of a trained proxy, and whose it is.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, Individual, SearchReport};
+    /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// # let one = |accuracy, params| {
+    /// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+    /// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+    /// # };
+    /// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+    /// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+    /// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+    /// assert_eq!(report.best().map(|i| i.accuracy), Some(0.75));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn best(&self) -> Option<&Individual> {
         // The first of equals: `max_by` would give the last.
         self.trained().reduce(|a, b| if b.accuracy > a.accuracy { b } else { a })
     }
 
     /// Area that the trained genotypes dominate in the plane of error (0 to 1) and parameters, up to `reference`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, Individual, SearchReport};
+    /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// # let one = |accuracy, params| {
+    /// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+    /// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+    /// # };
+    /// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+    /// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+    /// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+    /// let area = 0.75 * 2e6 + 0.5 * 1e6;
+    /// assert_eq!(report.hypervolume([1.0, 4e6]), area);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn hypervolume(&self, reference: [f64; 2]) -> f64 {
         let points: Vec<[f64; 2]> = self.trained().map(|i| [1.0 - i.accuracy, i.params as f64]).collect();
         nsga2::hypervolume(&points, reference)
     }
 
     /// Seconds spent on training proxies.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::eeea_net::{Genotype, Individual, SearchReport};
+    /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
+    /// # let one = |accuracy, params| {
+    /// #     let (genotype, generation, trained) = (genotype.clone(), 0, true);
+    /// #     Individual { genotype, generation, params, macs: 0, accuracy, trained, seconds: 1.0 }
+    /// # };
+    /// # let history = vec![one(0.75, 2_000_000), one(0.5, 1_000_000), one(0.25, 3_000_000)];
+    /// # let report = SearchReport { front: vec![], history, draws: 3, rejected: 0, evaluations: 3 };
+    /// // Accuracies of 0.75, 0.5 and 0.25 with 2, 1 and 3 million parameters, a second each.
+    /// assert_eq!(report.seconds(), 3.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn seconds(&self) -> f64 {
         self.history.iter().map(|i| i.seconds).sum()
     }
@@ -171,6 +314,19 @@ impl Search {
     /// Searches. `evaluate` gives the validation accuracy (0 to 1) of a genotype's proxy: it may train anything on any
     /// data, and is asked once for each genotype.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{Genotype, Search};
+    /// let search = Search { population: 4, generations: 3, keep: 2, blocks: 2, seed: 7, ..Search::default() };
+    /// let mut asked = 0;
+    /// let report = search.run(&mut |_: &Genotype| {
+    ///     asked += 1; // here the candidate's proxy is trained
+    ///     Ok(0.5)
+    /// })?;
+    /// assert_eq!((report.evaluations, asked), (4 + 2 + 2, 8)); // each genotype once
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a number is out of range, no small enough genotype turns up in [`Search::max_draws`] draws, an accuracy is not
     /// within 0 and 1, and the errors of `evaluate`.
@@ -183,6 +339,19 @@ impl Search {
     /// [`Search::run`] with the state in a file, which is written under another name and renamed after every evaluation.
     /// If the file is there the search continues where it ended; the report is then that of an unbroken search (times
     /// aside), provided that `evaluate` gives the same accuracies.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::eeea_net::{Genotype, Search};
+    /// # let path = std::env::temp_dir().join(format!("shadegrad-search-{}.json", std::process::id()));
+    /// let search = Search { population: 4, generations: 2, keep: 2, blocks: 2, ..Search::default() };
+    /// let report = search.run_saved(&path, &mut |_: &Genotype| Ok(0.5))?;
+    /// // The file holds all there is to know: nothing is evaluated again.
+    /// let again = search.run_saved(&path, &mut |_: &Genotype| Err(Error::value("evaluate", "asked again")))?;
+    /// assert_eq!(again.history.len(), report.history.len());
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Search::run`]; also if the file cannot be read or written, or is that of another search.
@@ -198,6 +367,18 @@ impl Search {
     }
 
     /// The initial population (EE-PI): random genotypes, all different, of fewer than [`Search::beta`] parameters.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Philox;
+    /// use shadegrad_models::papers::eeea_net::{NetCfg, Search, param_count};
+    /// let (population, blocks, full) = (4, 2, NetCfg::proxy(10));
+    /// let search = Search { population, blocks, full, beta: Some(200_000), ..Search::default() };
+    /// let made = search.initial(&mut Philox::new(0, 0))?;
+    /// assert!(made.genotypes.iter().all(|g| param_count(g, &full).is_ok_and(|n| n < 200_000)));
+    /// assert!(made.draws >= made.rejected + 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Search::run`].

@@ -15,6 +15,12 @@ use super::{CellNet, Genotype, NetCfg};
 const SETTLED: u64 = 20;
 
 /// How a network is trained: SGD with momentum 0.9 on the mean cross-entropy, plus that of the auxiliary head.
+///
+/// ```
+/// use shadegrad_models::papers::eeea_net::TrainCfg;
+/// let cfg = TrainCfg { epochs: 5, cutout: 0, ..TrainCfg::proxy(0) };
+/// assert_eq!((cfg.lr, cfg.batch, cfg.pad), (0.025, 128, 4));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainCfg {
     /// Passes over the training set.
@@ -49,6 +55,12 @@ pub struct TrainCfg {
 
 impl TrainCfg {
     /// That of a candidate in the search: one epoch.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::TrainCfg;
+    /// let cfg = TrainCfg::proxy(7);
+    /// assert_eq!((cfg.epochs, cfg.drop_path, cfg.seed), (1, 0.3, 7));
+    /// ```
     pub fn proxy(seed: u64) -> Self {
         Self {
             epochs: 1,
@@ -69,11 +81,23 @@ impl TrainCfg {
     }
 
     /// That of the network that was found: 600 epochs.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::TrainCfg;
+    /// let cfg = TrainCfg::found(0);
+    /// assert_eq!((cfg.epochs, cfg.batch, cfg.aux_weight), (600, 96, 0.4));
+    /// ```
     pub fn found(seed: u64) -> Self {
         Self { epochs: 600, batch: 96, nesterov: false, weight_decay: 3e-4, drop_path: 0.2, ..Self::proxy(seed) }
     }
 
     /// That of a candidate in minutes on a processor: constant rate, no augmentation, no drop-path.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::eeea_net::TrainCfg;
+    /// let cfg = TrainCfg::plain(2, 32, 0);
+    /// assert_eq!((cfg.epochs, cfg.batch, cfg.pad, cfg.flip), (2, 32, 0, 0.0));
+    /// ```
     pub fn plain(epochs: u64, batch: usize, seed: u64) -> Self {
         let proxy = Self::proxy(seed);
         Self { epochs, batch, cosine: false, drop_path: 0.0, pad: 0, flip: 0.0, cutout: 0, ..proxy }
@@ -81,6 +105,23 @@ impl TrainCfg {
 }
 
 /// A trained network.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::{Images, NoHooks};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::{TrainCfg, Trained, param_count, train_cells};
+/// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+/// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let done: Trained = train_cells(&gpu, &genotype, net, &TrainCfg::plain(1, 20, 0), (&images, &images), &mut NoHooks)?;
+/// assert_eq!(done.arena.table().numel(), param_count(&genotype, &net)?);
+/// assert!(done.train_loss.is_finite());
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Trained {
     /// The network.
     pub net: CellNet,
@@ -96,6 +137,23 @@ pub struct Trained {
 
 /// Builds the network of `genotype`, trains it on `train` and measures it on `valid`, after the last epoch only. With fewer
 /// than 20 steps in all the evaluation normalises by its batches, since running statistics are not settled yet.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::{Images, NoHooks};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::{TrainCfg, train_cells};
+/// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+/// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let cfg = TrainCfg::plain(1, 10, 0);
+/// let done = train_cells(&gpu, &genotype, net, &cfg, (&images, &images), &mut NoHooks)?;
+/// assert_eq!(done.valid.logits.len(), 20 * 10);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of [`CellNet::new`] and [`Trainer::fit`].
@@ -148,6 +206,22 @@ pub fn train_cells(
 }
 
 /// The validation accuracy (0 to 1) of a candidate's proxy: what [`super::Search::run`] asks for.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::eeea_net::{Genotype, NetCfg};
+/// use shadegrad_models::papers::eeea_net::{TrainCfg, proxy_accuracy};
+/// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
+/// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let accuracy = proxy_accuracy(&gpu, &genotype, net, &TrainCfg::plain(1, 20, 0), (&images, &images))?;
+/// assert!((0.0..=1.0).contains(&accuracy));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`train_cells`].

@@ -15,6 +15,18 @@ use crate::papers::shared::mask::{Mask, lowest};
 const OP: &str = "dst";
 
 /// Which edges go.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// use shadegrad_models::papers::g2gnet::{Dst, Grow, Prune};
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// // Edges at 0 and 3 of four positions, with weights 0.1 and 2.
+/// let dst = Dst { fraction: 0.5, prune: Prune::Set, grow: Grow::Random, ..Dst::default() };
+/// assert_eq!(dst.choose(&mask, &[0.1, 2.0], None, Stream::new(0, 0))?.pruned, [0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prune {
     /// Those of smallest magnitude (Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
@@ -29,6 +41,19 @@ pub enum Prune {
 }
 
 /// Which edges come.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// use shadegrad_models::papers::g2gnet::{Dst, Grow};
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// // Edges at 0 and 3 of four positions, with weights 0.1 and 2.
+/// let dst = Dst { fraction: 0.5, grow: Grow::Hebbian, ..Dst::default() };
+/// let scores = [0.0, 0.2, 0.9, 0.5]; // of all positions; 2 is the most correlated that is free
+/// assert_eq!(dst.choose(&mask, &[0.1, 2.0], Some(&scores), Stream::new(0, 0))?.grown, [2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grow {
     /// Any.
@@ -38,6 +63,13 @@ pub enum Grow {
 }
 
 /// When and how the edges of masked layers change. The number of edges stays.
+///
+/// ```
+/// use shadegrad_models::papers::g2gnet::{Dst, Grow, Prune};
+/// let dst = Dst { every: 100, stop_after: Some(5000), ..Dst::default() };
+/// assert_eq!((dst.prune, dst.grow, dst.fraction), (Prune::Set, Grow::Hebbian, 0.025));
+/// assert_eq!([99, 100, 5000, 5100].map(|step| dst.due(step)), [false, true, true, false]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dst {
     /// Steps between two events.
@@ -72,6 +104,27 @@ impl Default for Dst {
 }
 
 /// What happened to a layer.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::{Optimizer, Rule};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+/// use shadegrad_models::papers::g2gnet::{Activations, Dst, DstReport, Grow};
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mut names = Builder::new();
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # layer.attach(&arena, 0)?;
+/// # let x = Tensor::ones(&gpu, &[3, 2])?;
+/// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+/// let dst = Dst { every: 1, fraction: 0.5, grow: Grow::Random, exclude_just_pruned: true, ..Dst::default() };
+/// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+/// let reports: Vec<DstReport> = dst.maybe_step(1, &[&layer], &Activations::new(), &arena, &optimizer)?;
+/// assert_eq!((reports[0].layer.as_str(), reports[0].change.grown.len()), ("hidden", 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DstReport {
     /// The layer's name.
@@ -82,17 +135,53 @@ pub struct DstReport {
 
 impl Dst {
     /// Whether there is an event after the update of step `step`, counted from 0.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::g2gnet::Dst;
+    /// let dst = Dst { every: 10, ..Dst::default() };
+    /// assert!(!dst.due(0) && dst.due(10) && !dst.due(15));
+    /// ```
     pub fn due(&self, step: u64) -> bool {
         step > 0 && self.every > 0 && step.is_multiple_of(self.every) && self.stop_after.is_none_or(|last| step <= last)
     }
 
     /// Whether the rules look at activations.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::g2gnet::{Dst, Grow, Prune};
+    /// assert!(Dst::default().needs_activations());
+    /// assert!(!Dst { prune: Prune::Random, grow: Grow::Random, ..Dst::default() }.needs_activations());
+    /// ```
     pub fn needs_activations(&self) -> bool {
         matches!(self.prune, Prune::Hebbian | Prune::Three) || self.grow == Grow::Hebbian
     }
 
     /// The event after the update of step `step` if one is due, on every layer: nothing otherwise. `activations` are those
     /// of the step's own batch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::{Activations, Dst};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[3, 2])?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let dst = Dst { every: 1, fraction: 0.5, exclude_just_pruned: true, ..Dst::default() };
+    /// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// let activations = Activations::new();
+    /// layer.forward_with(&activations.watch(&Cx::train(&arena)), &x, Activation::Relu)?;
+    /// dst.maybe_step(1, &[&layer], &activations, &arena, &optimizer)?;
+    /// assert_eq!(layer.mask().active(), 2); // as many as before
+    /// assert_ne!(layer.mask().positions(), [0, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a rule needs activations and a layer has none; if the fraction does not lie in `0..=1`; as
@@ -130,6 +219,20 @@ impl Dst {
 
     /// The edges that an event takes and gives: `weights` in the order of the mask's positions, `scores` (one for every
     /// position, `[outputs, inputs]`) where a rule needs them. Ties go to the lower position.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// use shadegrad_models::papers::g2gnet::{Dst, Grow};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// // Edges at 0 and 3 of four positions, with weights 0.1 and 2.
+    /// let dst = Dst { fraction: 0.5, grow: Grow::Random, exclude_just_pruned: true, ..Dst::default() };
+    /// let change = dst.choose(&mask, &[0.1, 2.0], None, Stream::new(0, 0))?;
+    /// assert_eq!(change.pruned, [0]);
+    /// assert!(change.grown == [1] || change.grown == [2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If numbers are missing or their count is wrong, or the fraction does not lie in `0..=1`.
@@ -215,6 +318,18 @@ fn some(positions: &[u32], n: usize, rng: &mut Philox) -> Vec<u32> {
 /// pre_i> / ((|post_o| + 1e-8) (|pre_i| + 1e-8))` for `pre` `[samples, inputs]` and `post` `[samples, outputs]`, the layer's
 /// inputs and its outputs behind the activation. Between 0 and 1 for ReLU; 0 where a unit is dead. A constant.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::g2gnet::hebbian_score;
+/// let pre = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// let post = Tensor::from_slice(&gpu, &[3.0, 0.0], &[2, 1])?; // fires for the first sample, as the first input does
+/// let score = hebbian_score(&pre, &post)?;
+/// assert_eq!(score.shape(), [1, 2]);
+/// assert!((score.to_vec()?[0] - 1.0).abs() < 1e-6 && score.to_vec()?[1] == 0.0);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the operands are not of two dimensions with as many samples.
 pub fn hebbian_score(pre: &Tensor, post: &Tensor) -> Result<Tensor> {
@@ -243,17 +358,62 @@ struct Kept {
 
 /// What went into masked layers and came out behind their activations in the last forward pass that was watched. Clones
 /// share it.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+/// use shadegrad_models::papers::g2gnet::Activations;
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mut names = Builder::new();
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # layer.attach(&arena, 0)?;
+/// # let x = Tensor::ones(&gpu, &[3, 2])?;
+/// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+/// let activations = Activations::new();
+/// let y = layer.forward_with(&activations.watch(&Cx::train(&arena)), &x, Activation::Relu)?;
+/// let (pre, post) = activations.of("hidden")?;
+/// assert_eq!((pre.to_vec()?, post.to_vec()?), (x.to_vec()?, y.to_vec()?));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Activations(Arc<Mutex<BTreeMap<String, Kept>>>);
 
 impl Activations {
     /// Of no layer yet.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::g2gnet::Activations;
+    /// assert!(Activations::new().of("hidden").is_err()); // nothing was seen
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The context that keeps them. Layers must be called by [`MaskedLinear::forward_with`], or the model shows the input
     /// as `NAME.pre` and the activation's result as `NAME.post` to [`Cx::tap`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::Activations;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[3, 2])?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let activations = Activations::new();
+    /// let cx = activations.watch(&Cx::train(&arena));
+    /// layer.forward_with(&cx, &x, Activation::Relu)?;
+    /// assert!(activations.of("hidden").is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn watch(&self, cx: &Cx) -> Cx {
         let keep = |suffix: &'static str| {
@@ -273,11 +433,50 @@ impl Activations {
     }
 
     /// Forgets everything, which frees the memory.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::Activations;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[3, 2])?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let activations = Activations::new();
+    /// layer.forward_with(&activations.watch(&Cx::train(&arena)), &x, Activation::Relu)?;
+    /// activations.clear();
+    /// assert!(activations.of("hidden").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Inputs and outputs of a layer, `[samples, inputs]` and `[samples, outputs]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::Activations;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[3, 2])?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let activations = Activations::new();
+    /// layer.forward_with(&activations.watch(&Cx::train(&arena)), &x, Activation::Relu)?;
+    /// assert_eq!(activations.of("hidden")?.1.shape(), [3, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are none.

@@ -6,6 +6,15 @@ use shadegrad::{Error, Result};
 use crate::papers::shared::mask::{Mask, probability};
 
 /// How the units of a layer's two sides are put into groups.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::g2gnet::Grouping;
+/// // Four units on either side in two groups.
+/// assert_eq!(Grouping::Index.labels(4, 4, 2)?[0], [0, 0, 1, 1]);
+/// assert_eq!(Grouping::Interleaved.labels(4, 4, 2)?[0], [0, 1, 0, 1]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// Contiguous blocks: unit `j` of `n` is in group `j / (n / groups)`.
@@ -26,6 +35,15 @@ const MASK: u64 = 0x4732_4702;
 
 impl Grouping {
     /// The groups of `inputs` and `outputs` units.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::g2gnet::Grouping;
+    /// let [inputs, outputs] = Grouping::Index.labels(6, 4, 2)?;
+    /// assert_eq!((inputs, outputs), (vec![0, 0, 0, 1, 1, 1], vec![0, 0, 1, 1]));
+    /// assert!(Grouping::Index.labels(6, 4, 3).is_err()); // 3 does not divide 4
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no groups, or their number does not divide that of the units.
@@ -53,6 +71,15 @@ impl Grouping {
 
 /// Masks of group-to-group links: a weight between units of the same group exists with probability `p_intra`, another one
 /// with `p_inter`. The expected density is `p_intra / groups + (1 - 1 / groups) p_inter`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::g2gnet::{GroupMask, Grouping};
+/// let blocks = GroupMask { groups: 2, p_intra: 1.0, p_inter: 0.0, grouping: Grouping::Index };
+/// let mask = blocks.sample(4, 4, 0)?;
+/// assert_eq!(mask.positions(), [0, 1, 4, 5, 10, 11, 14, 15]); // two squares on the diagonal
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupMask {
     /// Groups on either side.
@@ -68,6 +95,15 @@ pub struct GroupMask {
 impl GroupMask {
     /// Draws the mask of a layer.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::g2gnet::{GroupMask, Grouping};
+    /// let links = GroupMask { groups: 8, p_intra: 1.0, p_inter: 0.15, grouping: Grouping::Random { seed: 3 } };
+    /// let mask = links.sample(256, 128, 0)?;
+    /// assert!((mask.density() - links.expected_density()).abs() < 0.02);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the number of groups does not divide both sides, or a probability does not lie in `0..=1`.
     pub fn sample(&self, outputs: usize, inputs: usize, seed: u64) -> Result<Mask> {
@@ -80,6 +116,12 @@ impl GroupMask {
     }
 
     /// The share of weights that exist on average.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::g2gnet::{GroupMask, Grouping};
+    /// let links = GroupMask { groups: 8, p_intra: 1.0, p_inter: 0.15, grouping: Grouping::Index };
+    /// assert!((links.expected_density() - 0.25625).abs() < 1e-12);
+    /// ```
     pub fn expected_density(&self) -> f64 {
         let within = 1.0 / self.groups as f64;
         within * self.p_intra + (1.0 - within) * self.p_inter

@@ -11,6 +11,19 @@ use crate::papers::shared::mask::Mask;
 const OP: &str = "masked_linear";
 
 /// How a [`MaskedLinear`] computes, and what it stores.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+/// use shadegrad_models::papers::shared::mask::Mask;
+/// let mask = Mask::from_fn(100, 100, |output, input| output == input);
+/// let mut names = Builder::new();
+/// MaskedLinear::new(&mut names.root().sub("whole"), mask.clone(), false, Executor::Dense);
+/// MaskedLinear::new(&mut names.root().sub("few"), mask, false, Executor::Sparse);
+/// let sizes: Vec<usize> = names.tables()?.0.entries().iter().map(|e| e.len).collect();
+/// assert_eq!(sizes, [10_000, 100]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Executor {
     /// The whole matrix, times ones and zeros in every forward pass: the parameter `weight` is `[outputs, inputs]`.
@@ -23,6 +36,15 @@ pub enum Executor {
 impl Executor {
     /// The executor whose products take less time at this density, from the measurements in `docs/performance.md`. For
     /// devices that were not measured the sparse one only where few weights are left.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::g2gnet::Executor;
+    /// assert_eq!(Executor::faster(gpu.caps(), 0.5), Executor::Dense);
+    /// assert_eq!(Executor::faster(gpu.caps(), 0.01), Executor::Sparse);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn faster(caps: &Caps, density: f64) -> Self {
         let most = match caps.class {
             Class::Software => 0.1,
@@ -48,6 +70,23 @@ enum Form {
 ///
 /// After the arena was made, [`MaskedLinear::attach`] draws the first values; without it a forward pass is an error. The
 /// mask belongs to the layer, not to the arena: [`Dst`](super::Dst) changes it between steps.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mut names = Builder::new();
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # layer.attach(&arena, 0)?;
+/// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+/// let y = layer.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[3, 2])?)?;
+/// assert_eq!(y.shape(), [3, 2]);
+/// assert_eq!(layer.parameters(), 2 + 2); // weights that exist, and biases
+/// # Ok::<(), Error>(())
+/// ```
 pub struct MaskedLinear {
     name: String,
     outputs: usize,
@@ -59,6 +98,25 @@ pub struct MaskedLinear {
 }
 
 /// Edges that leave and enter a layer, as positions. A position in both stays, but starts again from 0.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::{Optimizer, Rule};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+/// use shadegrad_models::papers::g2gnet::Change;
+/// # use shadegrad_models::papers::shared::mask::Mask;
+/// # let mut names = Builder::new();
+/// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+/// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # layer.attach(&arena, 0)?;
+/// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+/// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+/// layer.rewire(&Change { pruned: vec![3], grown: vec![2] }, &arena, &optimizer)?;
+/// assert_eq!(layer.mask().positions(), [0, 2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Those removed, rising.
@@ -69,6 +127,17 @@ pub struct Change {
 
 impl MaskedLinear {
     /// A layer in this scope with parameters `weight` and, if asked for, `bias` `[outputs]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mut names = Builder::new();
+    /// let mask = Mask::from_fn(4, 8, |_, input| input < 2);
+    /// let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, false, Executor::Sparse);
+    /// assert_eq!(names.tables()?.0.numel(), 4 * 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(scope: &mut Scope<'_>, mask: Mask, bias: bool, executor: Executor) -> Self {
         let (outputs, inputs) = (mask.outputs(), mask.inputs());
         let weight = match executor {
@@ -87,21 +156,82 @@ impl MaskedLinear {
     }
 
     /// The layer's name in its model.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// assert_eq!(layer.name(), "hidden");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// How it computes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::MaskedLinear;
+    /// use shadegrad_models::papers::g2gnet::Executor;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// assert_eq!(layer.executor(), Executor::Dense);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn executor(&self) -> Executor {
         self.executor
     }
 
     /// Which weights exist now.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// assert_eq!(layer.mask().density(), 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mask(&self) -> Mask {
         self.state.read().unwrap_or_else(PoisonError::into_inner).mask.clone()
     }
 
     /// Weights that exist, and biases.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// assert_eq!(layer.parameters(), 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn parameters(&self) -> usize {
         self.state.read().unwrap_or_else(PoisonError::into_inner).mask.active() + self.bias.map_or(0, |_| self.outputs)
     }
@@ -109,6 +239,21 @@ impl MaskedLinear {
     /// The first values: `W ~ U(+-1/sqrt(inputs))` as a dense layer of that name has them, then each row's weights times
     /// `sqrt(inputs / fan_in)` so that its variance is `1 / (3 fan_in)`, zeros off the mask; `b ~ U(+-1/sqrt(mean
     /// fan_in))`. The layer must be part of the arena's model. Needed again after [`Arena::reset`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mut names = Builder::new();
+    /// let layer = MaskedLinear::new(&mut names.root().sub("hidden"), Mask::full(2, 2), true, Executor::Dense);
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let x = Tensor::ones(&gpu, &[1, 2])?;
+    /// assert!(layer.forward(&Cx::eval(&arena), &x).is_err()); // it has no values yet
+    /// layer.attach(&arena, 0)?;
+    /// assert!(layer.forward(&Cx::eval(&arena), &x).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it is another model's arena.
@@ -155,6 +300,22 @@ impl MaskedLinear {
 
     /// The whole matrix `[outputs, inputs]`, row by row, zeros off the mask; waits for the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let w = layer.matrix(&arena)?;
+    /// assert!(w[0] != 0.0 && w[3] != 0.0 && w[1] == 0.0 && w[2] == 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If it is another model's arena, or the device reported a fault.
     pub fn matrix(&self, arena: &Arena) -> Result<Vec<f32>> {
@@ -179,6 +340,27 @@ impl MaskedLinear {
     /// Takes away and adds weights: those added, and those added back, are 0, and so are the optimiser's moments of all
     /// that the change names. Other weights and moments stay as they are. A graph recorded before must not be walked
     /// backward afterwards.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::Change;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let before = layer.matrix(&arena)?;
+    /// let optimizer = Optimizer::new(&arena, Rule::adam())?;
+    /// layer.rewire(&Change { pruned: vec![0], grown: vec![1] }, &arena, &optimizer)?;
+    /// assert_eq!(layer.matrix(&arena)?, [0.0, 0.0, 0.0, before[3]]); // the new weight starts from 0
+    /// assert_eq!(layer.mask().positions(), [1, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a position is pruned that has no weight or grown that keeps one; if the sparse executor's number of weights would
@@ -262,6 +444,26 @@ impl MaskedLinear {
 
     /// The layer with an activation behind it. Shows its input as `NAME.pre` and the result as `NAME.post` to the context's
     /// hooks, for [`Activations`](super::Activations).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::g2gnet::{Executor, MaskedLinear};
+    /// use shadegrad_models::papers::g2gnet::Activations;
+    /// # use shadegrad_models::papers::shared::mask::Mask;
+    /// # let mut names = Builder::new();
+    /// # let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// # let layer = MaskedLinear::new(&mut names.root().sub("hidden"), mask, true, Executor::Dense);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # layer.attach(&arena, 0)?;
+    /// // The layer `hidden` of two inputs and two outputs, with weights on the diagonal.
+    /// let activations = Activations::new();
+    /// let cx = activations.watch(&Cx::eval(&arena));
+    /// let y = layer.forward_with(&cx, &Tensor::ones(&gpu, &[3, 2])?, Activation::Relu)?;
+    /// assert!(y.to_vec()?.iter().all(|v| *v >= 0.0));
+    /// assert_eq!(activations.of("hidden")?.0.shape(), [3, 2]); // what went in
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Module::forward`].

@@ -9,6 +9,12 @@ use crate::Spec;
 use crate::papers::shared::mask::Mask;
 
 /// Groupings of the layers of a network.
+///
+/// ```
+/// use shadegrad_models::papers::g2gnet::{Pattern, Wiring};
+/// let paper = Wiring::paper(Pattern::Mixer);
+/// assert!(matches!(paper, Wiring::Groups { groups: 8, pattern: Pattern::Mixer, .. }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// Contiguous groups in all layers.
@@ -21,6 +27,17 @@ pub enum Pattern {
 }
 
 /// Which weights the hidden layers have.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::g2gnet::{G2gConfig, G2gMlp, Wiring};
+/// let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// let dense = G2gMlp::new(&mut Builder::new().root(), &G2gConfig::paper(&spec, 64, Wiring::Dense, 0))?;
+/// let random = G2gMlp::new(&mut Builder::new().root(), &G2gConfig::paper(&spec, 64, Wiring::ErdosRenyi(0.25), 0))?;
+/// assert_eq!((dense.masked_layers().len(), random.masked_layers().len()), (0, 3));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wiring {
     /// All.
@@ -42,12 +59,28 @@ pub enum Wiring {
 
 impl Wiring {
     /// The paper's: 8 groups, dense inside, 15 % between; density 0.25625.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::g2gnet::{Pattern, Wiring};
+    /// let (groups, p_intra, p_inter, pattern) = (8, 1.0, 0.15, Pattern::Index);
+    /// assert_eq!(Wiring::paper(Pattern::Index), Wiring::Groups { groups, p_intra, p_inter, pattern });
+    /// ```
     pub fn paper(pattern: Pattern) -> Self {
         Self::Groups { groups: 8, p_intra: 1.0, p_inter: 0.15, pattern }
     }
 }
 
 /// What a [`G2gMlp`] is made of.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::g2gnet::{G2gConfig, G2gMlp, Wiring};
+/// let config = G2gConfig { widths: vec![256, 128], ..G2gConfig::paper(&Spec::cifar10(), 512, Wiring::Dense, 0) };
+/// let model = G2gMlp::new(&mut Builder::new().root(), &config)?;
+/// assert_eq!(model.head_parameters(), (512 * 256 + 256) + (256 * 128 + 128) + (128 * 10 + 10));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct G2gConfig {
     /// Images and classes.
@@ -66,6 +99,13 @@ pub struct G2gConfig {
 
 impl G2gConfig {
     /// The network of the comparison: 32 channels, so 512 features, and three hidden layers of this width.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+    /// let config = G2gConfig::paper(&Spec::cifar10(), 512, Wiring::paper(Pattern::Index), 0);
+    /// assert_eq!((config.channels, config.widths), (32, vec![512; 3]));
+    /// ```
     pub fn paper(spec: &Spec, width: usize, wiring: Wiring, seed: u64) -> Self {
         Self { spec: *spec, channels: 32, widths: vec![width; 3], wiring, executor: Executor::Dense, seed }
     }
@@ -78,6 +118,24 @@ enum Hidden {
 
 /// Patches of a quarter of the image's side through one convolution and ReLU, flattened channel by channel; hidden layers
 /// with ReLU; a dense classifier. Parameters: `encoder`, `layers.N`, `head`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+/// use shadegrad_models::papers::g2gnet::G2gMlp;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+/// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+/// let mut names = Builder::new();
+/// let model = G2gMlp::new(&mut names.root(), &config)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// model.attach(&arena, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct G2gMlp {
     encoder: Conv2d,
     hidden: Vec<Hidden>,
@@ -93,6 +151,22 @@ const LAYER: u64 = 0x4732_4721;
 
 impl G2gMlp {
     /// The network that `config` describes. Call [`G2gMlp::attach`] once the arena is made.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::g2gnet::{Pattern, Wiring};
+    /// use shadegrad_models::papers::g2gnet::{G2gConfig, G2gMlp};
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+    /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// let mut names = Builder::new();
+    /// G2gMlp::new(&mut names.root(), &config)?;
+    /// assert!(names.tables()?.0.find("layers.0.weight").is_some());
+    /// let odd = Spec { height: 6, width: 6, ..spec }; // 6 is no multiple of 4
+    /// assert!(G2gMlp::new(&mut names.root(), &G2gConfig { spec: odd, ..config }).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the images are not square with a side divisible by 4, or a mask cannot be drawn.
@@ -138,6 +212,23 @@ impl G2gMlp {
 
     /// Draws the first values of the masked layers.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+    /// use shadegrad_models::papers::g2gnet::G2gMlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+    /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// let mut names = Builder::new();
+    /// let model = G2gMlp::new(&mut names.root(), &config)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// model.attach(&arena, 7)?;
+    /// assert!(model.masked_layers()[0].matrix(&arena)?.iter().any(|w| *w != 0.0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`MaskedLinear::attach`].
     pub fn attach(&self, arena: &Arena, seed: u64) -> Result<()> {
@@ -145,6 +236,20 @@ impl G2gMlp {
     }
 
     /// The masked layers, first to last: none where the wiring is dense.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+    /// use shadegrad_models::papers::g2gnet::G2gMlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+    /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// let model = G2gMlp::new(&mut Builder::new().root(), &config)?;
+    /// let densities: Vec<f64> = model.masked_layers().iter().map(|l| l.mask().density()).collect();
+    /// assert_eq!(densities, [0.5]); // two groups, nothing between
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn masked_layers(&self) -> Vec<&MaskedLinear> {
         let masked = self.hidden.iter().filter_map(|h| match h {
             Hidden::Masked(layer) => Some(layer),
@@ -154,6 +259,19 @@ impl G2gMlp {
     }
 
     /// Weights that exist and biases of hidden layers and classifier; without the encoder, as the paper counts.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+    /// use shadegrad_models::papers::g2gnet::G2gMlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+    /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// let model = G2gMlp::new(&mut Builder::new().root(), &config)?;
+    /// assert_eq!(model.head_parameters(), (2 * 8 * 8 + 16) + (16 * 10 + 10));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn head_parameters(&self) -> usize {
         let of = |h: &Hidden| match h {
             Hidden::Dense(_, [outputs, inputs]) => outputs * inputs + outputs,
@@ -164,6 +282,23 @@ impl G2gMlp {
     }
 
     /// The encoder's features `[batch, 16 * channels]`, channel by channel: index `c * 16 + row * 4 + column`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::g2gnet::{G2gConfig, Pattern, Wiring};
+    /// use shadegrad_models::papers::g2gnet::G2gMlp;
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
+    /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// let mut names = Builder::new();
+    /// let model = G2gMlp::new(&mut names.root(), &config)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let features = model.features(&Cx::eval(&arena), &Tensor::ones(&gpu, &[2, 8, 8, 1])?)?;
+    /// assert_eq!(features.shape(), [2, 16]); // one channel of 4 x 4 patches
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Module::forward`].

@@ -203,7 +203,7 @@ fn train(
     Ok((accuracy, loss, model.head_parameters()))
 }
 
-pub fn run(context: &mut Context) -> Result<Outcome> {
+pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let s = setting(context);
     let pair = context.subset(s.pictures.0, s.pictures.1)?;
     let (images, test) = context.upload(&pair)?;

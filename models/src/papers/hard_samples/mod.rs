@@ -77,6 +77,14 @@ const PLAN: u64 = 0x4842_0000_0000_0000;
 const ROUNDS: u64 = 0x4842_0001_0000_0000;
 
 /// A fixed list of mini-batches of equal size. Samples that do not fill a batch are left out.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::hard_samples::BatchPlan;
+/// let plan = BatchPlan::new(10, 4, None)?;
+/// assert_eq!((plan.len(), plan.batch(1)?), (2, &[4, 5, 6, 7][..])); // 8 and 9 fill no batch
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchPlan {
     indices: Vec<u32>,
@@ -86,6 +94,17 @@ pub struct BatchPlan {
 impl BatchPlan {
     /// Cuts the indices `0..samples` into batches of `batch`, after shuffling them once with the seed, if one is given. A
     /// set that is sorted by class must be shuffled: losses belong to batches.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::hard_samples::BatchPlan;
+    /// let plan = BatchPlan::new(8, 4, Some(0))?;
+    /// let mut all = [plan.batch(0)?, plan.batch(1)?].concat();
+    /// all.sort();
+    /// assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 7]);
+    /// assert!(BatchPlan::new(3, 4, None).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `batch` is 0 or not even one batch can be filled.
@@ -105,16 +124,39 @@ impl BatchPlan {
     }
 
     /// Number of batches.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::hard_samples::BatchPlan;
+    /// assert_eq!(BatchPlan::new(100, 8, None)?.len(), 12);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.indices.len() / self.batch
     }
 
     /// Never: an empty plan is refused.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::hard_samples::BatchPlan;
+    /// assert!(!BatchPlan::new(4, 4, None)?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
 
     /// The samples of batch `i`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::hard_samples::BatchPlan;
+    /// let plan = BatchPlan::new(6, 3, None)?;
+    /// assert_eq!(plan.batch(0)?, [0, 1, 2]);
+    /// assert!(plan.batch(2).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no such batch.
@@ -126,6 +168,19 @@ impl BatchPlan {
 }
 
 /// Which batches a round trains on.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+/// let (batches, delta, budget, refresh_every) = (4, 0.5, 100, None);
+/// let config = HardBatchesConfig { batches, delta, policy: Policy::Lowest, budget, refresh_every };
+/// let mut easy = HardBatches::new(config)?;
+/// for i in easy.next_round()? {
+///     easy.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+/// }
+/// assert_eq!(easy.next_round()?, [0, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Those of the highest last losses: the paper's.
@@ -139,6 +194,21 @@ pub enum Policy {
 }
 
 /// Options of [`HardBatches`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+/// // Three epochs' worth of updates, a quarter of 20 batches in each round.
+/// let config = HardBatchesConfig {
+///     batches: 20,
+///     delta: 0.25,
+///     policy: Policy::Highest,
+///     budget: 3 * 20,
+///     refresh_every: None,
+/// };
+/// assert_eq!(HardBatches::new(config)?.budget(), 60);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HardBatchesConfig {
     /// Number of batches, `b`.
@@ -155,6 +225,22 @@ pub struct HardBatchesConfig {
 }
 
 /// What happened so far.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+/// use shadegrad_models::papers::hard_samples::Stats;
+/// # let mut hard = HardBatches::new(HardBatchesConfig {
+/// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+/// # })?;
+/// # for i in hard.next_round()? {
+/// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+/// # }
+/// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+/// let stats: Stats = hard.stats()?;
+/// assert_eq!((stats.rounds, stats.visits), (1, vec![1; 4]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
     /// How often each batch was trained on.
@@ -167,6 +253,13 @@ pub struct Stats {
 
 impl Stats {
     /// Gini coefficient of the visits: 0 when all batches had as many, towards 1 when few had all.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::hard_samples::Stats;
+    /// let stats = Stats { visits: vec![4, 0, 0, 0], losses: vec![0.0; 4], rounds: 4 };
+    /// assert_eq!(stats.gini(), 0.75);
+    /// assert_eq!(Stats { visits: vec![2; 4], ..stats }.gini(), 0.0);
+    /// ```
     pub fn gini(&self) -> f64 {
         let mut v: Vec<f64> = self.visits.iter().map(|&v| f64::from(v)).collect();
         v.sort_by(f64::total_cmp);
@@ -180,6 +273,20 @@ impl Stats {
 }
 
 /// Chooses the batches of every round by their recorded losses.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+/// # let mut hard = HardBatches::new(HardBatchesConfig {
+/// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+/// # })?;
+/// # for i in hard.next_round()? {
+/// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+/// # }
+/// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+/// assert_eq!(hard.next_round()?, [1, 2]); // the half of highest loss
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct HardBatches {
     config: HardBatchesConfig,
@@ -197,6 +304,13 @@ pub struct HardBatches {
 
 impl HardBatches {
     /// A schedule at its beginning.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// let (policy, budget, refresh_every) = (Policy::Highest, 100, None);
+    /// assert!(HardBatches::new(HardBatchesConfig { batches: 4, delta: 0.5, policy, budget, refresh_every }).is_ok());
+    /// assert!(HardBatches::new(HardBatchesConfig { batches: 4, delta: 1.5, policy, budget, refresh_every }).is_err());
+    /// ```
     ///
     /// # Errors
     /// If there are no batches, `delta` is not in `(0, 1]`, or `refresh_every` is 0.
@@ -224,17 +338,60 @@ impl HardBatches {
     }
 
     /// Updates recorded.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// assert_eq!(hard.updates(), 4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
     /// Updates in all.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// assert_eq!(hard.budget(), 8);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn budget(&self) -> u64 {
         self.config.budget
     }
 
     /// Batches of the next round in the order in which they are to be trained on: all of them first, then the chosen ones
     /// by rising index. Empty when the budget is spent. Reads the losses of the round before from the device.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// assert_eq!(hard.next_round()?, [1, 2]);
+    /// assert!(hard.next_round().is_err()); // these were not recorded yet
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] if one is NaN; [`Error::Value`] if a batch of the round before was not recorded.
@@ -284,6 +441,22 @@ impl HardBatches {
 
     /// Notes the mean loss of batch `i`, taken before its update. It stays on the device until the round ends.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::hard_samples::{HardBatchesConfig, Policy};
+    /// use shadegrad_models::papers::hard_samples::HardBatches;
+    /// # let (batches, delta, budget, refresh_every) = (2, 0.5, 10, None);
+    /// # let config = HardBatchesConfig { batches, delta, policy: Policy::Highest, budget, refresh_every };
+    /// let mut hard = HardBatches::new(config)?;
+    /// for i in hard.next_round()? {
+    ///     let loss = Tensor::scalar(&gpu, [0.25, 0.75][i])?; // in place of a model's
+    ///     hard.record(i, &loss)?;
+    /// }
+    /// assert_eq!(hard.stats()?.losses, [0.25, 0.75]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If batch `i` is not in the round or was recorded already, or the loss is not one number.
     pub fn record(&mut self, i: usize, loss: &Tensor) -> Result<()> {
@@ -296,6 +469,24 @@ impl HardBatches {
     }
 
     /// [`HardBatches::record`] with a loss that is on the host.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// for i in hard.next_round()? {
+    ///     hard.record_value(i, 0.2)?;
+    /// }
+    /// assert_eq!(hard.stats()?.losses, [0.1, 0.2, 0.2, 0.3]);
+    /// assert!(hard.record_value(0, 0.2).is_err()); // not in this round
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`HardBatches::record`]; [`Error::NonFinite`] if the loss is NaN.
@@ -340,12 +531,46 @@ impl HardBatches {
 
     /// Whether the losses of all batches are to be measured anew and given to [`HardBatches::refresh`] before the next
     /// round. Such measurements are not updates.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// assert!(!hard.wants_refresh()); // the losses of the first pass are fresh
+    /// for i in hard.next_round()? {
+    ///     hard.record_value(i, 0.2)?;
+    /// }
+    /// assert!(hard.wants_refresh()); // here after every round
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn wants_refresh(&self) -> bool {
         let rounds = self.rounds.saturating_sub(1);
         self.config.refresh_every.is_some_and(|r| rounds > 0 && rounds.is_multiple_of(r)) && self.open.is_empty()
     }
 
     /// Replaces the recorded losses of all batches.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// hard.refresh(&[0.7, 0.1, 0.2, 0.8])?;
+    /// assert_eq!(hard.next_round()?, [0, 3]);
+    /// assert_eq!(hard.updates(), 4); // measuring is no update
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is not one for each batch, or one is NaN.
@@ -359,6 +584,20 @@ impl HardBatches {
 
     /// What happened so far. Reads pending losses from the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::hard_samples::{HardBatches, HardBatchesConfig, Policy};
+    /// # let mut hard = HardBatches::new(HardBatchesConfig {
+    /// #     batches: 4, delta: 0.5, policy: Policy::Highest, budget: 8, refresh_every: Some(1),
+    /// # })?;
+    /// # for i in hard.next_round()? {
+    /// #     hard.record_value(i, [0.1, 0.9, 0.5, 0.3][i])?;
+    /// # }
+    /// // After the first pass over four batches, with losses 0.1, 0.9, 0.5 and 0.3.
+    /// assert_eq!(hard.stats()?.losses, [0.1, 0.9, 0.5, 0.3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NonFinite`] if one is NaN.
     pub fn stats(&mut self) -> Result<Stats> {
@@ -369,6 +608,17 @@ impl HardBatches {
 
 /// Hard examples inside a batch, another method, for comparison: the mean cross-entropy of the `k` samples whose loss is
 /// highest. The others get no gradient. Logits `[N, C]`, labels `[N]`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::hard_samples::top_k_in_batch;
+/// let logits = Tensor::from_slice(&gpu, &[0.0, 0.0, 90.0, 0.0], &[2, 2])?;
+/// let labels = Tensor::labels(&gpu, &[0, 0], 2)?;
+/// // The first sample is undecided, the second right.
+/// assert!((top_k_in_batch(&logits, &labels, 1)?.item()? - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If `k` is 0 or more than `N`, or the shapes do not fit.

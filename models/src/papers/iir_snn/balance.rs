@@ -17,6 +17,12 @@ const PIECE_FLOATS: usize = 16 << 20;
 const PIECE_STEPS: usize = 32;
 
 /// How thresholds are found.
+///
+/// ```
+/// use shadegrad_models::papers::iir_snn::{Balance, percentile};
+/// let how = Balance { percentile: 99.7, steps: 100, ..Balance::default() };
+/// assert!(!how.rescale_bias && how.scale == 1.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Balance {
     /// Which percentile of the currents of a timestep: 90 in the paper, since T is tiny. Conversion without training wants
@@ -41,12 +47,27 @@ impl Default for Balance {
 
 impl Balance {
     /// For a network that is used without further training: 99th percentile, 500 steps, biases rescaled.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::iir_snn::Balance;
+    /// let how = Balance::conversion_only();
+    /// assert_eq!((how.percentile, how.rescale_bias), (99.0, true));
+    /// ```
     pub fn conversion_only() -> Self {
         Self { percentile: 99.0, rescale_bias: true, ..Self::default() }
     }
 }
 
 /// The `q`-th percentile by rank: the `k`-th smallest of `n`, `k = 1 + round(q (n - 1) / 100)`, halves to even.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::iir_snn::percentile;
+/// let values = Tensor::from_slice(&gpu, &[5.0, 1.0, 3.0], &[3])?;
+/// assert_eq!((percentile(&values, 50.0)?, percentile(&values, 100.0)?), (3.0, 5.0));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If there are no values, or `q` lies outside 0..=100.
@@ -79,6 +100,23 @@ impl SpikingNet {
     /// Finds the thresholds, first layer to last: all leaks are set to 1, the network so far runs on `data` (a batch of
     /// training images, normalised), and the threshold of a layer is the largest over time of the percentile of its
     /// currents. Returns the thresholds. Cost: two forward passes of `steps` timesteps.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// use shadegrad_models::papers::iir_snn::{Balance, percentile};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 2, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Neurons that add up two inputs; the largest current of these two samples is 1 + 2.
+    /// let data = Tensor::from_slice(&gpu, &[0.5, 0.25, 1.0, 2.0], &[2, 2])?;
+    /// let how = Balance { percentile: 100.0, steps: 4, ..Balance::default() };
+    /// assert_eq!(net.balance_thresholds(&data, &how)?, [3.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no data, a number is out of range, or a shape does not fit.

@@ -16,6 +16,12 @@ const OP: &str = "iir";
 const AUGMENT: u64 = 0x4949_5200_0000_0000;
 
 /// How a network is trained down to few timesteps.
+///
+/// ```
+/// use shadegrad_models::papers::iir_snn::IirSchedule;
+/// let schedule = IirSchedule { steps: vec![3, 1], epochs: vec![10, 20], ..IirSchedule::default() };
+/// assert_eq!((schedule.lr, schedule.batch), (1e-4, 64));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct IirSchedule {
     /// Timesteps of each stage, falling.
@@ -74,6 +80,13 @@ impl IirSchedule {
     }
 
     /// The learning rate of epoch `epoch` (from 0) of a stage of `epochs`.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::iir_snn::IirSchedule;
+    /// let schedule = IirSchedule { lr: 1.0, drop_factor: 5.0, ..IirSchedule::default() };
+    /// let rates = [5, 6, 8].map(|epoch| schedule.rate(epoch, 10));
+    /// assert!((rates[0] - 1.0).abs() < 1e-6 && (rates[1] - 0.2).abs() < 1e-6 && (rates[2] - 0.04).abs() < 1e-6);
+    /// ```
     pub fn rate(&self, epoch: usize, epochs: usize) -> f32 {
         let milestones: Vec<u64> = self.lr_drops.iter().map(|share| (share * epochs as f64).floor() as u64).collect();
         schedule::multi_step(epoch as u64, &milestones, self.lr, 1.0 / self.drop_factor)
@@ -81,6 +94,27 @@ impl IirSchedule {
 }
 
 /// An epoch of a stage, for whoever watches.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// use shadegrad_models::papers::iir_snn::{IirSchedule, StageEpoch, run};
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::new(&mut names.root().sub("hidden"), 64, 4, false);
+/// # let out = Linear::new(&mut names.root().sub("out"), 4, 10, false);
+/// # let ann = Ann::new(vec![Layer::Flatten, hidden.into(), Layer::Relu, out.into()]);
+/// # let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let schedule = IirSchedule { steps: vec![1], epochs: vec![2], ..IirSchedule::default() };
+/// let mut seen: Vec<StageEpoch> = Vec::new();
+/// run(&net, &images, &images, &schedule, &mut |epoch| Ok(seen.push(epoch.clone())))?;
+/// assert_eq!((seen[1].epoch, seen[1].epochs, seen[1].timesteps), (2, 2, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageEpoch {
     /// Timesteps of the stage.
@@ -96,6 +130,26 @@ pub struct StageEpoch {
 }
 
 /// What a stage brought.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// use shadegrad_models::papers::iir_snn::{IirSchedule, StageReport, run};
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::new(&mut names.root().sub("hidden"), 64, 4, false);
+/// # let out = Linear::new(&mut names.root().sub("out"), 4, 10, false);
+/// # let ann = Ann::new(vec![Layer::Flatten, hidden.into(), Layer::Relu, out.into()]);
+/// # let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let schedule = IirSchedule { steps: vec![2], epochs: vec![1], ..IirSchedule::default() };
+/// let reports: Vec<StageReport> = run(&net, &images, &images, &schedule, &mut |_| Ok(()))?;
+/// assert_eq!((reports[0].timesteps, reports[0].losses.len(), reports[0].rates.len()), (2, 1, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageReport {
     /// Timesteps of the stage.
@@ -119,6 +173,24 @@ const EVAL_BATCH: usize = 250;
 
 /// Accuracy of `net` at `timesteps` on `data`.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// use shadegrad_models::papers::iir_snn::accuracy;
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::new(&mut names.root().sub("hidden"), 64, 4, false);
+/// # let out = Linear::new(&mut names.root().sub("out"), 4, 10, false);
+/// # let ann = Ann::new(vec![Layer::Flatten, hidden.into(), Layer::Relu, out.into()]);
+/// # let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// assert!((0.0..=1.0).contains(&accuracy(&net, &images, 1)?));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`evaluate`].
 pub fn accuracy(net: &SpikingNet, data: &Images, timesteps: usize) -> Result<f64> {
@@ -127,6 +199,27 @@ pub fn accuracy(net: &SpikingNet, data: &Images, timesteps: usize) -> Result<f64
 
 /// Trains `net` through all stages of `schedule`, each from the parameters of the one before (weights, biases, thresholds
 /// and leaks) with a fresh optimiser, and measures it on `val` before and after each. `watch` sees every epoch.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// use shadegrad_models::papers::iir_snn::{IirSchedule, run};
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::new(&mut names.root().sub("hidden"), 64, 4, false);
+/// # let out = Linear::new(&mut names.root().sub("out"), 4, 10, false);
+/// # let ann = Ann::new(vec![Layer::Flatten, hidden.into(), Layer::Relu, out.into()]);
+/// # let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// // Two timesteps, and then one from where that ended.
+/// let schedule = IirSchedule { steps: vec![2, 1], epochs: vec![1, 1], ..IirSchedule::default() };
+/// let reports = run(&net, &images, &images, &schedule, &mut |_| Ok(()))?;
+/// assert_eq!(reports.iter().map(|r| r.timesteps).collect::<Vec<_>>(), [2, 1]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the schedule is not consistent, a loss is not finite, or the device or the watcher reports an error.

@@ -28,6 +28,17 @@ impl Lif {
     /// Neurons in this scope that start with threshold `v0` and leak `leak0`. The paper's surrogate is
     /// `Surrogate::Linear { gamma: 0.3 }`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::iir_snn::Lif;
+    /// let mut names = Builder::new();
+    /// let surrogate = Surrogate::Linear { gamma: 0.3 };
+    /// Lif::new(&mut names.root().sub("neurons"), 1.0, 0.9, surrogate)?;
+    /// assert!(names.tables()?.0.find("neurons.threshold").is_some());
+    /// assert!(Lif::new(&mut names.root(), 0.0, 0.9, surrogate).is_err()); // no threshold
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `v0` is not positive or `leak0` is above 1.
     pub fn new(scope: &mut Scope<'_>, v0: f32, leak0: f32, surrogate: Surrogate) -> Result<Self> {
@@ -46,16 +57,53 @@ impl Lif {
     }
 
     /// The threshold.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::iir_snn::Lif;
+    /// let mut names = Builder::new();
+    /// let lif = Lif::new(&mut names.root().sub("neurons"), 0.5, 1.0, Surrogate::Linear { gamma: 0.3 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().get(lif.threshold()).to_vec()?, [0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn threshold(&self) -> ParamId {
         self.threshold
     }
 
     /// The leak.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::iir_snn::Lif;
+    /// let mut names = Builder::new();
+    /// let lif = Lif::new(&mut names.root().sub("neurons"), 1.0, 0.9, Surrogate::Linear { gamma: 0.3 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert_eq!(arena.params().get(lif.leak()).to_vec()?, [0.9]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn leak(&self) -> ParamId {
         self.leak
     }
 
     /// One step: spikes and the membrane after it, both of the current's shape. Without a membrane it starts at 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::iir_snn::Lif;
+    /// let mut names = Builder::new();
+    /// let lif = Lif::new(&mut names.root().sub("neurons"), 1.0, 1.0, Surrogate::Linear { gamma: 0.3 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (cx, current) = (Cx::eval(&arena), Tensor::from_slice(&gpu, &[0.75], &[1])?);
+    /// let (first, membrane) = lif.step(&cx, &current, None)?;
+    /// let (second, membrane) = lif.step(&cx, &current, Some(&membrane))?;
+    /// assert_eq!((first.item()?, second.item()?), (0.0, 1.0));
+    /// assert_eq!(membrane.item()?, 0.5); // 0.75 + 0.75, less the threshold
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the membrane has another shape.
@@ -74,6 +122,19 @@ impl Lif {
     }
 
     /// The spikes of all steps for their currents, in one pass through time.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::iir_snn::Lif;
+    /// let mut names = Builder::new();
+    /// let lif = Lif::new(&mut names.root().sub("neurons"), 1.0, 1.0, Surrogate::Linear { gamma: 0.3 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let currents = vec![Tensor::from_slice(&gpu, &[0.75, 2.0], &[2])?; 2];
+    /// let spikes = lif.forward_seq(&Cx::eval(&arena), &currents)?;
+    /// assert_eq!((spikes[0].to_vec()?, spikes[1].to_vec()?), (vec![0.0, 1.0], vec![1.0, 1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no currents or their shapes differ.

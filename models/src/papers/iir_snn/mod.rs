@@ -52,9 +52,9 @@ pub use ann::{Ann, Feature, Layer, VggPlan};
 pub use balance::{Balance, percentile};
 pub use iir::{IirSchedule, StageEpoch, StageReport, accuracy, run};
 pub use lif::Lif;
-pub use net::{
-    ACCUMULATE_PJ, AtTimesteps, Energy, MAC_PJ, MIN_THRESHOLD, NormValues, SpikingNet, energy_pj, fold_batch_norm,
-};
+pub use net::{ACCUMULATE_PJ, AtTimesteps, Energy, MAC_PJ, MIN_THRESHOLD, SpikingNet, energy_pj};
+#[cfg(test)]
+pub(crate) use net::{NormValues, fold_batch_norm};
 
 use super::Paper;
 

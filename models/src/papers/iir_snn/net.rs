@@ -248,7 +248,7 @@ fn declare(scope: &mut Scope<'_>, layer: &Layer, table: &Table) -> Result<(Weigh
 
 /// What a batch norm does in evaluation: `(x - mean) gamma / sqrt(var + eps) + beta`, each `[channels]`.
 #[derive(Clone, Debug)]
-pub struct NormValues {
+pub(crate) struct NormValues {
     /// Scale; 1 if there is none.
     pub gamma: Option<Tensor>,
     /// Shift; 0 if there is none.
@@ -266,7 +266,7 @@ pub struct NormValues {
 ///
 /// # Errors
 /// If the norm has another number of channels.
-pub fn fold_batch_norm(weight: &Tensor, bias: Option<&Tensor>, norm: &NormValues) -> Result<(Tensor, Tensor)> {
+pub(crate) fn fold_batch_norm(weight: &Tensor, bias: Option<&Tensor>, norm: &NormValues) -> Result<(Tensor, Tensor)> {
     let outputs = weight.shape().first().copied().unwrap_or(0);
     let vectors = [Some(&norm.mean), Some(&norm.var), norm.gamma.as_ref(), norm.beta.as_ref(), bias];
     if let Some(odd) = vectors.into_iter().flatten().find(|v| v.shape() != [outputs]) {
@@ -295,6 +295,21 @@ pub fn fold_batch_norm(weight: &Tensor, bias: Option<&Tensor>, norm: &NormValues
 ///
 /// The image is given to the first weights as it is at every timestep (direct encoding), average pooling averages
 /// spikes, dropout masks are the same at every timestep, and the last layer, without neurons, sums up logits.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+/// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+/// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+/// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+/// let logits = net.forward(&Cx::eval(net.arena()), &Tensor::ones(&gpu, &[5, 2])?, 4)?;
+/// assert_eq!(logits.shape(), [5, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct SpikingNet {
     structure: Arc<Structure>,
     arena: Arena,
@@ -303,6 +318,19 @@ pub struct SpikingNet {
 impl SpikingNet {
     /// Converts `ann` with the parameters and running statistics of `arena`: folds batch norms, puts neurons with threshold
     /// 1 and leak 1 in place of ReLUs. Thresholds then come from [`SpikingNet::balance_thresholds`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// let mut names = Builder::new();
+    /// let hidden = Linear::new(&mut names.root().sub("hidden"), 2, 4, false);
+    /// let out = Linear::new(&mut names.root().sub("out"), 4, 3, false);
+    /// let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// let net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// assert_eq!((net.thresholds()?, net.leaks()?), (vec![1.0], vec![1.0]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the network has a layer that cannot be converted (max pooling), a ReLU or norm that does not follow weights, or
@@ -346,11 +374,40 @@ impl SpikingNet {
     }
 
     /// The parameters. Names: `weights0.weight`, `weights0.bias`, `neurons0.threshold`, `neurons0.leak`, ...
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// assert!(net.arena().table().find("neurons0.threshold").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
 
     /// The parameters, to freeze or group them.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// net.arena_mut().freeze("*.leak")?; // thresholds and weights are trained, leaks are not
+    /// assert!(net.arena().is_frozen("neurons0.leak")?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn arena_mut(&mut self) -> &mut Arena {
         &mut self.arena
     }
@@ -361,6 +418,22 @@ impl SpikingNet {
 
     /// Another network with the same parameters, to train on from here in another way.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// let copy = net.fork()?;
+    /// copy.set_thresholds(&[0.5])?;
+    /// assert_eq!((net.thresholds()?, copy.thresholds()?), (vec![1.0], vec![0.5]));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn fork(&self) -> Result<Self> {
@@ -370,6 +443,23 @@ impl SpikingNet {
     /// Logits `[batch, classes]` of `x` `[batch, ..]` after `timesteps` steps: the sum of what the last layer gives at each.
     /// `cx` decides about training or evaluation: [`Cx::train`] or [`Cx::eval`] of [`SpikingNet::arena`].
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// let (cx, x) = (Cx::eval(net.arena()), Tensor::ones(&gpu, &[1, 2])?);
+    /// // Both neurons fire at every step: the sum of two steps is twice that of one.
+    /// let (one, two) = (net.forward(&cx, &x, 1)?, net.forward(&cx, &x, 2)?);
+    /// assert_eq!(two.to_vec()?, one.mul_scalar(2.0)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If `timesteps` is 0, or a shape does not fit.
     pub fn forward(&self, cx: &Cx, x: &Tensor, timesteps: usize) -> Result<Tensor> {
@@ -377,11 +467,43 @@ impl SpikingNet {
     }
 
     /// The network at a fixed number of timesteps, for [`shadegrad::train::evaluate`] and whatever else takes a model.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// let x = Tensor::ones(&gpu, &[1, 2])?;
+    /// let cx = Cx::eval(net.arena());
+    /// assert_eq!(net.at(3).forward(&cx, &x)?.to_vec()?, net.forward(&cx, &x, 3)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn at(&self, timesteps: usize) -> AtTimesteps<'_> {
         AtTimesteps { net: self, timesteps }
     }
 
     /// The mean number of spikes of a neuron in a timestep, layer by layer, on the samples `x`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// // Currents of 0.75: nothing at the first step, a spike at the second.
+    /// let x = Tensor::from_slice(&gpu, &[0.5, 0.25], &[1, 2])?;
+    /// assert_eq!((net.firing_rates(&x, 1)?, net.firing_rates(&x, 2)?), (vec![0.0], vec![0.5]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`SpikingNet::forward`].
@@ -398,6 +520,20 @@ impl SpikingNet {
 
     /// The thresholds, first layer of neurons to last.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// assert_eq!(net.thresholds()?, [1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn thresholds(&self) -> Result<Vec<f32>> {
@@ -406,6 +542,20 @@ impl SpikingNet {
 
     /// The leaks, first layer of neurons to last.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// assert_eq!(net.leaks()?, [1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn leaks(&self) -> Result<Vec<f32>> {
@@ -413,6 +563,22 @@ impl SpikingNet {
     }
 
     /// Sets the thresholds.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// net.set_thresholds(&[2.5])?;
+    /// assert_eq!(net.thresholds()?, [2.5]);
+    /// assert!(net.set_thresholds(&[1.0, 1.0]).is_err()); // there is one layer of neurons
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are not as many as layers of neurons, or one is not positive.
@@ -433,6 +599,23 @@ impl SpikingNet {
 
     /// What follows every optimiser step: leaks at most 1, thresholds at least [`MIN_THRESHOLD`].
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// use shadegrad_models::papers::iir_snn::MIN_THRESHOLD;
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// net.set_thresholds(&[1e-6])?; // as a step of an optimiser may leave it
+    /// net.clamp()?;
+    /// assert_eq!(net.thresholds()?, [MIN_THRESHOLD]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn clamp(&self) -> Result<()> {
@@ -447,6 +630,20 @@ impl SpikingNet {
     }
 
     /// Multiply-accumulates of each layer of weights, the output last, in one pass of one image `[height, width, channels]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+    /// # let mut names = Builder::new();
+    /// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+    /// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+    /// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+    /// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+    /// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+    /// assert_eq!(net.macs([1, 1, 2])?, [2 * 2, 2 * 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the image does not fit the layers.
@@ -492,6 +689,23 @@ impl Structure {
 }
 
 /// A [`SpikingNet`] at a fixed number of timesteps.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::iir_snn::{Ann, Layer, SpikingNet};
+/// use shadegrad_models::papers::iir_snn::AtTimesteps;
+/// # let mut names = Builder::new();
+/// # let hidden = Linear::with_init(&mut names.root().sub("hidden"), 2, 2, Init::Const(1.0), None);
+/// # let out = Linear::new(&mut names.root().sub("out"), 2, 3, false);
+/// # let ann = Ann::new(vec![hidden.into(), Layer::Relu, out.into()]);
+/// # let mut net = SpikingNet::from_ann(&ann, &Arena::new(&gpu, &names, 0)?, Surrogate::Linear { gamma: 0.3 })?;
+/// // Two neurons of threshold 1 and leak 1, each of which adds up two inputs.
+/// let two: AtTimesteps<'_> = net.at(2);
+/// let logits = two.forward(&Cx::eval(net.arena()), &Tensor::ones(&gpu, &[5, 2])?)?;
+/// assert_eq!(logits.shape(), [5, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct AtTimesteps<'a> {
     net: &'a SpikingNet,
     timesteps: usize,
@@ -510,6 +724,15 @@ pub const MAC_PJ: f64 = 4.6;
 pub const ACCUMULATE_PJ: f64 = 0.9;
 
 /// Energy of one image in picojoules, arithmetic alone.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::iir_snn::{Energy, energy_pj};
+/// // Two layers of a thousand products each, and a spike in one of four steps between them.
+/// let energy: Energy = energy_pj(&[1000, 1000], &[0.25], 1)?;
+/// assert!(energy.snn < energy.ann);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Energy {
     /// Of the network before the conversion: a multiply-accumulate each.
@@ -521,6 +744,16 @@ pub struct Energy {
 
 /// Energy for `macs` by layer (see [`SpikingNet::macs`]) and the firing rates of the layers of neurons between them. A
 /// pooled input is counted by the spikes before the pooling.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::iir_snn::{ACCUMULATE_PJ, MAC_PJ, energy_pj};
+/// let energy = energy_pj(&[1000, 200], &[0.5], 1)?;
+/// assert_eq!(energy.ann, MAC_PJ * 1200.0);
+/// assert_eq!(energy.snn, MAC_PJ * 1000.0 + ACCUMULATE_PJ * 0.5 * 200.0);
+/// assert!(energy_pj(&[1000, 200], &[0.5, 0.5], 1).is_err()); // the last layer has no neurons
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If there is not one rate fewer than layers.

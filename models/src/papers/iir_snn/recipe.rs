@@ -106,7 +106,7 @@ struct Bench<'a> {
 }
 
 /// The experiment.
-pub fn run(context: &mut Context) -> Result<Outcome> {
+pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let sizes = Sizes::of(context.preset)?;
     let pair = context.subset(sizes.train, sizes.test)?;
     let pair = if context.preset == Preset::Small && pair.train.height >= 32 { pair.shrink(2)? } else { pair };

@@ -12,6 +12,32 @@ use super::{Block, Embedding, Epoch, GammaCurve, GammaNet, Losses, Noise, Sample
 use super::{averaged, batches, noise, normal, pass, run_block, total, train};
 
 /// How a prediction follows the denoising process.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+/// use shadegrad_models::papers::noprop::Sampler;
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let settings = Settings { batch: 2, ..Settings::continuous() };
+/// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+/// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // One block, and two samples of two numbers with labels 0 and 1.
+/// // Without noise on the way the stream does not matter.
+/// let [first, quiet] = [Tensor::zeros(&gpu, &[2, 2])?, Tensor::zeros(&gpu, &[2, 2])?];
+/// let a = net.denoise(&x, &first, 4, Sampler::Deterministic, Stream::new(1, 0))?;
+/// let b = net.denoise(&x, &quiet, 4, Sampler::Deterministic, Stream::new(2, 0))?;
+/// assert_eq!(a.to_vec()?, b.to_vec()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sampler {
     /// As in discrete time, with the shares at the ends of every step.
@@ -23,6 +49,30 @@ pub enum Sampler {
 
 /// One block that learns to denoise the label at any time, with the class embeddings, the layer that reads a class and the
 /// noise schedule, all trained together.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+/// use shadegrad_models::papers::noprop::Sampler;
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let settings = Settings { batch: 2, ..Settings::continuous() };
+/// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+/// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // One block, and two samples of two numbers with labels 0 and 1.
+/// net.fit(&(x.clone(), vec![0, 1]), 2, |_, _| Ok(()))?;
+/// let p = net.predict(&x, 4, Sampler::Stochastic, 1, Stream::new(1, 0))?;
+/// assert_eq!(p.shape(), [2, 2]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct NoPropCt<B> {
     gpu: Gpu,
     seed: u64,
@@ -37,6 +87,24 @@ pub struct NoPropCt<B> {
 
 impl<B: Block> NoPropCt<B> {
     /// A block that `make` builds in a scope of its own, with a noise schedule. `seed` decides first values, order and noise.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// struct Tiny(Linear);
+    /// impl Block for Tiny {
+    ///     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    ///         let time = time.map_or_else(|| Tensor::zeros(x.gpu(), &[x.dim(0)]), |t| Ok(t.clone()))?;
+    ///         self.0.forward(cx, &Tensor::concat(&[x, z, &time.unsqueeze(1)?], 1)?)
+    ///     }
+    /// }
+    /// let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 3 + 1, 3, true)));
+    /// let settings = Settings::continuous();
+    /// let net = NoPropCt::new(&gpu, 0, 3, &Embedding::OneHot, Noise::default(), settings, make)?;
+    /// assert!(net.arena().table().find("gamma.slope").is_some()); // the schedule is learned
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`super::NoPropDt::new`], and if the ends of `noise` are the wrong way round.
@@ -61,11 +129,52 @@ impl<B: Block> NoPropCt<B> {
     }
 
     /// All parameters: `block.*`, `gamma.*`, `embedding` where it is trained, `out.*`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// assert_eq!(net.arena().table().numel(), (4 * 2 + 2) + (2 * 2 + 2)); // the block, what reads a class
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
 
     /// The noise schedule as it is now.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let curve = net.curve()?;
+    /// assert_eq!((curve.gamma(0.0), curve.gamma(1.0)), (6.0, -3.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device reported a fault.
@@ -76,6 +185,28 @@ impl<B: Block> NoPropCt<B> {
     /// The loss for inputs and their labels (the paper's bound in continuous time), with a time for each sample drawn from `0..1`:
     ///
     /// `mean -log p_out(y | z_1) + mean KL(q(z_0 | y) || N(0, I)) + eta / 2 mean SNR'(t) |u_hat(z_t, x, t) - u_y|^2`
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let losses = net.losses(&x, &[0, 1], Stream::new(0, 1))?;
+    /// assert!(losses.total.item()?.is_finite() && losses.prior.is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a label is out of range, or the shapes do not fit.
@@ -112,6 +243,29 @@ impl<B: Block> NoPropCt<B> {
 
     /// One step of everything. Give every step a stream of its own, its number below 2^32.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let before = net.arena().values_flat().to_vec()?;
+    /// net.train_step(&x, &[0, 1], Stream::new(0, 1))?;
+    /// assert_ne!(net.arena().values_flat().to_vec()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`NoPropCt::losses`]; if a parameter gets no gradient.
     pub fn train_step(&mut self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
@@ -122,6 +276,27 @@ impl<B: Block> NoPropCt<B> {
     }
 
     /// Trains for `epochs`; `each` is told of every epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let log = net.fit(&(x, vec![0, 1]), 2, |_, _| Ok(()))?;
+    /// assert_eq!((log.len(), log[0].losses.len()), (2, 1)); // one block
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`shadegrad::Error::NonFinite`] if a loss is; whatever the block or `each` report.
@@ -144,6 +319,30 @@ impl<B: Block> NoPropCt<B> {
     }
 
     /// `z` at time 1 from a given `z` `[n, dim]` at time 0, in `steps` equal steps.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// use shadegrad_models::papers::noprop::Sampler;
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let noise = Tensor::normal(&gpu, &[2, 2], Stream::new(3, 0), 0.0, 1.0)?;
+    /// let last = net.denoise(&x, &noise, 8, Sampler::Stochastic, Stream::new(1, 0))?;
+    /// assert_eq!(last.shape(), [2, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the block; if there are no steps.
@@ -175,6 +374,29 @@ impl<B: Block> NoPropCt<B> {
 
     /// Probabilities of the classes, `[n, classes]`, averaged over `chains` predictions of `steps` steps (1000 in the
     /// paper).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropCt, Noise, Settings};
+    /// use shadegrad_models::papers::noprop::Sampler;
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let noise = Noise::Linear { low: -3.0, high: 6.0 };
+    /// # let mut net = NoPropCt::new(&gpu, 0, 2, &Embedding::OneHot, noise, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let p = net.predict(&x, 4, Sampler::Deterministic, 2, Stream::new(1, 0))?;
+    /// assert!((p.sum_all()?.item()? - 2.0).abs() < 1e-5); // a distribution for each sample
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`NoPropCt::denoise`].

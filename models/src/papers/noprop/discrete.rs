@@ -14,6 +14,29 @@ use crate::papers::shared::joint::backward_into;
 
 /// T blocks that each learn alone to denoise the label (the paper's algorithm 1), the class embeddings and the layer that
 /// reads a class, which all of them share.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+/// # let settings = Settings { batch: 2, ..Settings::discrete() };
+/// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+/// net.fit(&(x.clone(), vec![0, 1]), 2, |_, _| Ok(()))?;
+/// let probabilities = net.predict(&x, 1, Stream::new(1, 0))?;
+/// assert_eq!(probabilities.shape(), [2, 2]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct NoPropDt<B> {
     gpu: Gpu,
     seed: u64,
@@ -62,6 +85,32 @@ enum Place {
 }
 
 /// How a prediction runs; the default is the paper's.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+/// use shadegrad_models::papers::noprop::Chain;
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+/// # let settings = Settings { batch: 2, ..Settings::discrete() };
+/// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+/// let how = Chain { quiet_end: true, ..Chain::default() };
+/// // Without noise in the last step the others differ by theirs alone.
+/// let [a, b] = [net.path(&x, how, Stream::new(1, 0))?, net.path(&x, Chain::default(), Stream::new(1, 0))?];
+/// assert_eq!(a[1].to_vec()?, b[1].to_vec()?);
+/// assert_ne!(a[2].to_vec()?, b[2].to_vec()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// The last step adds no noise.
@@ -73,6 +122,24 @@ pub struct Chain {
 impl<B: Block> NoPropDt<B> {
     /// One block for each step of `schedule`; `make` builds block `t` (from 1) in a scope of its own. `seed` decides first
     /// values, order and noise.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::schedule;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// struct Tiny(Linear);
+    /// impl Block for Tiny {
+    ///     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    ///         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    ///     }
+    /// }
+    /// let make = |s: &mut Scope<'_>, _block: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 3, 3, true)));
+    /// let (embedding, schedule) = (Embedding::OneHot, Schedule::standard(4)?);
+    /// let net = NoPropDt::new(&gpu, 0, 3, &embedding, schedule, Settings::discrete(), make)?;
+    /// assert_eq!(net.parameters()?, 4 * (5 * 3 + 3) + (3 * 3 + 3)); // four blocks, and what reads a class
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are fewer than two classes, embeddings have another size than their number of classes asks for, a setting
@@ -104,16 +171,77 @@ impl<B: Block> NoPropDt<B> {
     }
 
     /// The schedule.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// assert_eq!(net.schedule().shares(), [0.25, 0.5, 0.75]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
     /// Length of an embedding.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// assert_eq!(net.dim(), 2); // a number for each class
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn dim(&self) -> usize {
         self.head.dim
     }
 
     /// The parameters of block `t`, from 1; `None` while it is parked or where there is none.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// assert!(net.arena(1).is_some_and(|a| a.table().numel() == 4 * 2 + 2));
+    /// assert!(net.arena(3).is_none()); // there are two blocks
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn arena(&self, t: usize) -> Option<&Arena> {
         match &self.blocks.get(t.checked_sub(1)?)?.place {
             Place::Device(learner) => Some(&learner.arena),
@@ -122,11 +250,51 @@ impl<B: Block> NoPropDt<B> {
     }
 
     /// What all blocks share: `embedding` where it is trained, `out.weight` and `out.bias`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// assert!(net.shared().table().find("out.weight").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn shared(&self) -> &Arena {
         &self.shared.arena
     }
 
     /// Trainable parameters of all blocks and of what they share.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// assert_eq!(net.parameters()?, 2 * (4 * 2 + 2) + (2 * 2 + 2));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a block gave a name twice.
@@ -166,6 +334,29 @@ impl<B: Block> NoPropDt<B> {
     /// with `z_T` and `z_(t-1)` drawn from their marginals, independently. (Algorithm 1 prints one sample `z_t`; the loss needs
     /// these two.) Gradients reach learned embeddings through all of it.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let losses = net.losses(2, &x, &[0, 1], Stream::new(0, 1))?;
+    /// assert!(losses.total.item()?.is_finite());
+    /// assert!(net.losses(3, &x, &[0, 1], Stream::new(0, 1)).is_err()); // blocks count from 1 to 2
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is no such block, it is parked, a label is out of range, or the shapes do not fit.
     pub fn losses(&self, t: usize, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
@@ -200,6 +391,29 @@ impl<B: Block> NoPropDt<B> {
     ///
     /// The losses are not read from the device here; [`NoPropDt::fit`] reads them and refuses any that is not finite.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let other = net.arena(2).map(|a| a.values_flat().to_vec()).transpose()?;
+    /// net.train_block(1, &x, &[0, 1], Stream::new(0, 1))?;
+    /// assert_eq!(net.arena(2).map(|a| a.values_flat().to_vec()).transpose()?, other); // untouched
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`NoPropDt::losses`]; if a parameter of the block gets no gradient.
     pub fn train_block(&mut self, t: usize, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
@@ -220,6 +434,27 @@ impl<B: Block> NoPropDt<B> {
     }
 
     /// Trains for `epochs`; in each, block after block passes over all samples. `each` is told of every epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let log = net.fit(&(x, vec![0, 1]), 2, |_net, epoch| Ok(assert_eq!(epoch.losses.len(), 2)))?;
+    /// assert_eq!(log.len(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] if a loss is, with the block; whatever the blocks or `each` report.
@@ -250,6 +485,29 @@ impl<B: Block> NoPropDt<B> {
 
     /// The states `z_0 ..= z_T` of a prediction from pure noise, each `[n, dim]`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// use shadegrad_models::papers::noprop::Chain;
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let path = net.path(&x, Chain::default(), Stream::new(1, 0))?;
+    /// assert_eq!(path.len(), 1 + 2); // pure noise, and what each block makes of it
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the blocks.
     pub fn path(&self, x: &Tensor, how: Chain, stream: Stream) -> Result<Vec<Tensor>> {
@@ -259,6 +517,31 @@ impl<B: Block> NoPropDt<B> {
     }
 
     /// [`NoPropDt::path`] from a given `z_0`: `z_t = a_t u_hat + b_t z_(t-1) + sqrt(c_t) e_t`, the last step too.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// use shadegrad_models::papers::noprop::Chain;
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let first = Tensor::zeros(&gpu, &[2, 2])?;
+    /// let path = net.path_from(&x, &first, Chain::default(), Stream::new(1, 0))?;
+    /// assert_eq!(path[0].to_vec()?, [0.0; 4]);
+    /// assert!(net.path_from(&x, &Tensor::zeros(&gpu, &[2, 3])?, Chain::default(), Stream::new(1, 0)).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the blocks; if `z_0` is not `[n, dim]`.
@@ -302,6 +585,27 @@ impl<B: Block> NoPropDt<B> {
 
     /// `p_out(y | z)`, `[n, classes]`, for embeddings `[n, dim]`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let p = net.read(&Tensor::zeros(&gpu, &[1, 2])?)?.to_vec()?;
+    /// assert!((p[0] + p[1] - 1.0).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the shape does not fit.
     pub fn read(&self, z: &Tensor) -> Result<Tensor> {
@@ -311,6 +615,29 @@ impl<B: Block> NoPropDt<B> {
     /// Probabilities of the classes, `[n, classes]`, averaged over `chains` predictions that differ in their noise (at
     /// least one).
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let p = net.predict(&x, 3, Stream::new(1, 0))?; // the mean of three predictions
+    /// assert_eq!(p.shape(), [2, 2]);
+    /// assert!((p.sum_all()?.item()? - 2.0).abs() < 1e-5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the blocks.
     pub fn predict(&self, x: &Tensor, chains: usize, stream: Stream) -> Result<Tensor> {
@@ -318,6 +645,29 @@ impl<B: Block> NoPropDt<B> {
     }
 
     /// [`NoPropDt::predict`] run another way.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+    /// use shadegrad_models::papers::noprop::Chain;
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+    /// # let settings = Settings { batch: 2, ..Settings::discrete() };
+    /// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // Two blocks of a linear layer, and two samples of two numbers with labels 0 and 1.
+    /// let plain = net.predict_by(&x, 1, Chain::default(), Stream::new(1, 0))?;
+    /// assert_eq!(plain.to_vec()?, net.predict(&x, 1, Stream::new(1, 0))?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`NoPropDt::predict`].

@@ -13,6 +13,28 @@ use super::{averaged, batches, noise, normal, pass, run_block, total, train};
 
 /// One block that learns the velocity `z_1 - z_0` on straight ways from noise `z_0` to the embedding `z_1` of the label, and the
 /// class embeddings. A class is the one whose embedding is nearest to where the way ends.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let settings = Settings { batch: 2, ..Settings::continuous() };
+/// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // One block, and two samples of two numbers with labels 0 and 1.
+/// net.fit(&(x.clone(), vec![0, 1]), 2, |_, _| Ok(()))?;
+/// let scores = net.predict(&x, 4, 1, Stream::new(1, 0))?;
+/// assert_eq!(scores.shape(), [2, 2]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct NoPropFm<B> {
     gpu: Gpu,
     seed: u64,
@@ -39,6 +61,24 @@ pub(super) fn arrival(z: &Tensor, velocity: &Tensor, times: &Tensor) -> Result<T
 impl<B: Block> NoPropFm<B> {
     /// A block that `make` builds in a scope of its own. States are drawn with the standard deviation `sigma` around the
     /// straight way; the paper names none, 0 is the plain way. `seed` decides first values, order and noise.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// struct Tiny(Linear);
+    /// impl Block for Tiny {
+    ///     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    ///         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    ///     }
+    /// }
+    /// let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 5, 3, true)));
+    /// // Three classes, each with five numbers that are trained.
+    /// let embedding = Embedding::Learned { dim: 5 };
+    /// let net = NoPropFm::new(&gpu, 0, 3, &embedding, 0.0, Settings::continuous(), make)?;
+    /// assert!(net.arena().table().find("embedding").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`super::NoPropDt::new`], and if `sigma` is negative.
@@ -67,6 +107,25 @@ impl<B: Block> NoPropFm<B> {
     }
 
     /// All parameters: `block.*`, and `embedding` and `out.*` where embeddings are trained.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// assert_eq!(net.arena().table().numel(), 4 * 2 + 2); // fixed embeddings: there is nothing but the block
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
@@ -78,6 +137,28 @@ impl<B: Block> NoPropFm<B> {
 
     /// The loss for inputs and their labels: `mean |v(z_t, x, t) - (z_1 - z_0)|^2` at a time for each sample drawn from
     /// `0..1`, and with learned embeddings `mean -log p_out(y | z_t + (1 - t) v)`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let losses = net.losses(&x, &[0, 1], Stream::new(0, 1))?;
+    /// assert!(losses.classification.is_none());
+    /// assert_eq!(losses.total.item()?, losses.error.item()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a label is out of range, or the shapes do not fit.
@@ -105,6 +186,28 @@ impl<B: Block> NoPropFm<B> {
 
     /// One step of everything. Give every step a stream of its own, its number below 2^32.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let before = net.arena().values_flat().to_vec()?;
+    /// net.train_step(&x, &[0, 1], Stream::new(0, 1))?;
+    /// assert_ne!(net.arena().values_flat().to_vec()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`NoPropFm::losses`]; if a parameter gets no gradient.
     pub fn train_step(&mut self, x: &Tensor, labels: &[u32], stream: Stream) -> Result<Losses> {
@@ -115,6 +218,26 @@ impl<B: Block> NoPropFm<B> {
     }
 
     /// Trains for `epochs`; `each` is told of every epoch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let log = net.fit(&(x, vec![0, 1]), 3, |_, _| Ok(()))?;
+    /// assert_eq!(log.iter().map(|e| e.epoch).collect::<Vec<_>>(), [1, 2, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NonFinite`] if a loss is; whatever the block or `each` report.
@@ -138,6 +261,27 @@ impl<B: Block> NoPropFm<B> {
 
     /// `z` at time 1 from a given `z` `[n, dim]` at time 0, in `steps` equal steps of Euler's method.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let end = net.follow(&x, &Tensor::zeros(&gpu, &[2, 2])?, 4)?;
+    /// assert_eq!(end.shape(), [2, 2]);
+    /// assert!(net.follow(&x, &Tensor::zeros(&gpu, &[2, 2])?, 0).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the block; if there are no steps.
     pub fn follow(&self, x: &Tensor, first: &Tensor, steps: usize) -> Result<Tensor> {
@@ -159,6 +303,27 @@ impl<B: Block> NoPropFm<B> {
 
     /// `-|z - u_y|^2` of every class, `[n, classes]`, after `steps` steps (1000 in the paper): the largest is the nearest.
     /// Averaged over `chains` predictions.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropFm, Settings};
+    /// # struct Tiny(Linear);
+    /// # impl Block for Tiny {
+    /// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    /// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+    /// #     }
+    /// # }
+    /// # let make = |s: &mut Scope<'_>| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+    /// # let settings = Settings { batch: 2, ..Settings::continuous() };
+    /// # let mut net = NoPropFm::new(&gpu, 0, 2, &Embedding::OneHot, 0.0, settings, make)?;
+    /// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+    /// // One block, and two samples of two numbers with labels 0 and 1.
+    /// let scores = net.predict(&x, 4, 1, Stream::new(1, 0))?;
+    /// assert!(scores.to_vec()?.iter().all(|s| *s <= 0.0)); // squared distances with a minus
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`NoPropFm::follow`].

@@ -6,6 +6,15 @@ use shadegrad::{Error, Result, Tensor};
 use super::Schedule;
 
 /// How the noise falls over `t` in `0..=1`: `abar(t) = sigmoid(-gamma(t))` with `gamma` from `high` at 0 down to `low` at 1.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+/// let straight = Noise::Linear { low: -3.0, high: 6.0 };
+/// assert!(!GammaNet::new(&mut Builder::new().root(), straight)?.is_learned());
+/// assert!(GammaNet::new(&mut Builder::new().root(), Noise::default())?.is_learned());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Noise {
     /// `gamma` falls linearly and is not trained.
@@ -37,6 +46,20 @@ impl Default for Noise {
 /// `gamma(t) = g0 + (g1 - g0)(1 - gbar(t))` with `gbar(t) = (G(t) - G(0)) / (G(1) - G(0))` and
 /// `G(t) = w0+ t + mean_k v_k+ sigmoid(w_k+ t + b_k)`, where `+` is softplus: falling for any parameters (the paper's
 /// learned schedule, after Kingma et al., "Variational diffusion models", 2021). `g1 = g0 + softplus(r)`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+/// let mut names = Builder::new();
+/// let gamma = GammaNet::new(&mut names.root(), Noise::Learned { low: -3.0, high: 6.0, width: 8 })?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let times = Tensor::from_slice(&gpu, &[0.0, 1.0], &[2])?;
+/// let (values, slopes) = gamma.eval(&Cx::eval(&arena), &times)?;
+/// assert!((values.to_vec()?[0] - 6.0).abs() < 1e-4 && (values.to_vec()?[1] + 3.0).abs() < 1e-4);
+/// assert!(slopes.to_vec()?.iter().all(|s| *s < 0.0)); // it falls, whatever its parameters
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GammaNet(Kind);
 
@@ -54,6 +77,16 @@ fn softplus_inverse(y: f64) -> f64 {
 impl GammaNet {
     /// The parameters of `noise` in this scope, none of them with weight decay: `low`, `rise`, `slope`, `weight`, `bias`,
     /// `out`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// let mut names = Builder::new();
+    /// GammaNet::new(&mut names.root(), Noise::Learned { low: -3.0, high: 6.0, width: 8 })?;
+    /// assert_eq!(names.tables()?.0.numel(), 3 + 3 * 8); // low, rise and slope; three numbers for each unit
+    /// assert!(GammaNet::new(&mut names.root(), Noise::Linear { low: 6.0, high: -3.0 }).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `low` is not below `high`, or the network has no units.
@@ -80,11 +113,31 @@ impl GammaNet {
     }
 
     /// Whether there is something to train.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// let mut names = Builder::new();
+    /// assert!(GammaNet::new(&mut names.root(), Noise::default())?.is_learned());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_learned(&self) -> bool {
         matches!(self.0, Kind::Learned { .. })
     }
 
     /// `gamma(0)` and `gamma(1)`, each `[1]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// let mut names = Builder::new();
+    /// let gamma = GammaNet::new(&mut names.root(), Noise::Learned { low: -3.0, high: 6.0, width: 8 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let (first, last) = gamma.ends(&Cx::eval(&arena), arena.values_flat())?;
+    /// assert!((first.item()? - 6.0).abs() < 1e-4 && last.item()? == -3.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -102,6 +155,19 @@ impl GammaNet {
 
     /// `gamma(t)` and `gamma'(t)`, both `[n, 1]`, for times `[n]`. The slope is written out, so that its gradient is an
     /// ordinary one.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// let mut names = Builder::new();
+    /// let gamma = GammaNet::new(&mut names.root(), Noise::Learned { low: -3.0, high: 6.0, width: 8 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let times = Tensor::from_slice(&gpu, &[0.0, 0.5, 1.0], &[3])?;
+    /// let (values, slopes) = gamma.eval(&Cx::eval(&arena), &times)?;
+    /// assert_eq!((values.shape(), slopes.shape()), (&[3, 1][..], &[3, 1][..]));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the times are not `[n]`, or the device refuses.
@@ -137,6 +203,19 @@ impl GammaNet {
 
     /// The same curve on the host in double precision, with the values that `arena` has now.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// let mut names = Builder::new();
+    /// let gamma = GammaNet::new(&mut names.root(), Noise::Learned { low: -3.0, high: 6.0, width: 8 })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let curve = gamma.curve(&arena)?;
+    /// let (values, _) = gamma.eval(&Cx::eval(&arena), &Tensor::from_slice(&gpu, &[0.5], &[1])?)?;
+    /// assert!((curve.gamma(0.5) - f64::from(values.item()?)).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device reported a fault.
     pub fn curve(&self, arena: &Arena) -> Result<GammaCurve> {
@@ -158,6 +237,21 @@ impl GammaNet {
 }
 
 /// A noise schedule over `t` in `0..=1` as numbers.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+/// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+/// # let mut names = Builder::new();
+/// # names.root().param("w", &[1], Init::Zeros);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let curve = gamma.curve(&arena)?;
+/// // `gamma` falls linearly from 2 to -2.
+/// let shares = [0.0, 0.5, 1.0].map(|t| curve.abar(t));
+/// assert!(shares[0] < shares[1] && shares[1] == 0.5 && shares[1] < shares[2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GammaCurve {
     low: f64,
@@ -191,31 +285,116 @@ impl GammaCurve {
     }
 
     /// `gamma(t)`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// assert_eq!([0.0, 0.5, 1.0].map(|t| curve.gamma(t)), [2.0, 0.0, -2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn gamma(&self, t: f64) -> f64 {
         self.low + self.scale() * (self.monotone(1.0) - self.monotone(t))
     }
 
     /// `gamma'(t)`, below 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// assert_eq!(curve.slope(0.3), -4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn slope(&self, t: f64) -> f64 {
         -self.scale() * self.monotone_slope(t)
     }
 
     /// The share of the signal.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// assert_eq!(curve.abar(0.5), 0.5);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn abar(&self, t: f64) -> f64 {
         sigmoid(-self.gamma(t))
     }
 
     /// The signal-to-noise ratio `exp(-gamma(t))`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// assert_eq!((curve.snr(0.5), curve.snr(1.0)), (1.0, 2f64.exp()));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn snr(&self, t: f64) -> f64 {
         (-self.gamma(t)).exp()
     }
 
     /// Its slope, above 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// assert_eq!(curve.snr_slope(0.5), 4.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn snr_slope(&self, t: f64) -> f64 {
         -self.slope(t) * self.snr(t)
     }
 
     /// The schedule of `steps` equal steps from 0 to 1.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::noprop::{GammaNet, Noise};
+    /// # let gamma = GammaNet::new(&mut Builder::new().root(), Noise::Linear { low: -2.0, high: 2.0 })?;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let curve = gamma.curve(&arena)?;
+    /// // `gamma` falls linearly from 2 to -2.
+    /// let schedule = curve.steps(2)?;
+    /// assert_eq!((schedule.blocks(), schedule.abar(1)?), (2, 0.5));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are none, or the curve is so flat somewhere that two steps have one share.

@@ -6,6 +6,14 @@ use shadegrad::{Error, Gpu, Result, Tensor};
 use super::Samples;
 
 /// How a label becomes a vector: the rows of `W` `[classes, dim]`.
+///
+/// ```
+/// use shadegrad_models::papers::noprop::Embedding;
+/// // Ten classes: a number for each, twenty that are trained, or pictures of 8 x 8.
+/// let rows = vec![0.5; 10 * 64];
+/// let kinds = [Embedding::OneHot, Embedding::Learned { dim: 20 }, Embedding::Prototype { rows }];
+/// assert_eq!(kinds.map(|k| k.dim(10)), [10, 20, 64]);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Embedding {
     /// `W` is the identity and stays so.
@@ -25,6 +33,11 @@ pub enum Embedding {
 
 impl Embedding {
     /// Length of an embedding of `classes` classes: the width of `z`.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::noprop::Embedding;
+    /// assert_eq!(Embedding::OneHot.dim(7), 7);
+    /// ```
     pub fn dim(&self, classes: usize) -> usize {
         match self {
             Self::OneHot => classes,
@@ -35,6 +48,17 @@ impl Embedding {
 
     /// For each class the sample whose median distance to the others of its class is the smallest, as it goes into the
     /// network, flattened. Reads every sample once and holds one class at a time.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::noprop::Embedding;
+    /// // Three samples of class 0, of which 1 lies between the others, and one of class 1.
+    /// let samples = (Tensor::from_slice(&gpu, &[0.0, 1.0, 2.0, 9.0], &[4, 1])?, vec![0, 0, 0, 1]);
+    /// let prototypes = Embedding::prototypes(&samples, 2)?;
+    /// assert_eq!(prototypes, Embedding::Prototype { rows: vec![1.0, 9.0] });
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a class has no sample, or the device refuses.
@@ -89,6 +113,12 @@ impl Embedding {
 }
 
 /// How a class is read from a noised embedding `z`.
+///
+/// ```
+/// use shadegrad_models::papers::noprop::{Readout, Settings};
+/// let settings = Settings { readout: Readout::Distance { sigma: 0.5 }, ..Settings::discrete() };
+/// assert_ne!(settings.readout, Readout::default()); // which is a linear layer
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Readout {
     /// The softmax of a linear layer with bias.

@@ -60,7 +60,8 @@ pub use discrete::{Chain, NoPropDt};
 pub use flow::NoPropFm;
 pub use gamma::{GammaCurve, GammaNet, Noise};
 pub use head::{Embedding, Readout};
-pub use nets::{BackPropagated, PaperBlock, PaperNet, Plain};
+pub(crate) use nets::{BackPropagated, Plain};
+pub use nets::{PaperBlock, PaperNet};
 pub use schedule::Schedule;
 
 use shadegrad::autograd::no_grad;
@@ -85,6 +86,25 @@ pub const PAPER: Paper = Paper {
 };
 
 /// A network that scores the classes from an input and a noised embedding of the label.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::noprop::Block;
+/// /// One linear layer over the input and the noised embedding.
+/// struct Tiny(Linear);
+/// impl Block for Tiny {
+///     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _time: Option<&Tensor>) -> Result<Tensor> {
+///         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+///     }
+/// }
+/// let mut names = Builder::new();
+/// let block = Tiny(Linear::new(&mut names.root().sub("a"), 2 + 3, 3, true));
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let (x, z) = (Tensor::ones(&gpu, &[4, 2])?, Tensor::zeros(&gpu, &[4, 3])?);
+/// assert_eq!(block.logits(&Cx::eval(&arena), &x, &z, None)?.shape(), [4, 3]); // a score for each class
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Block: Send + Sync {
     /// What of the input the scores are made from, as far as neither `z` nor the time enters. [`NoPropCt`] and [`NoPropFm`]
     /// compute it once for all steps of a prediction. The input itself unless it is overridden.
@@ -110,6 +130,17 @@ pub(crate) fn run_block(block: &dyn Block, cx: &Cx, x: &Tensor, z: &Tensor, time
 }
 
 /// Labelled samples to train on.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::noprop::Samples;
+/// // Any inputs on the device with their labels.
+/// let samples = (Tensor::from_slice(&gpu, &[0.1, 0.2, 0.3], &[3, 1])?, vec![0, 1, 1]);
+/// let (x, labels) = samples.batch(&[2, 0])?;
+/// assert_eq!((x.to_vec()?, labels), (vec![0.3, 0.1], vec![1, 0]));
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Samples {
     /// How many there are.
     fn count(&self) -> usize;
@@ -150,6 +181,12 @@ impl Samples for (Tensor, Vec<u32>) {
 }
 
 /// How to train.
+///
+/// ```
+/// use shadegrad_models::papers::noprop::{Readout, Settings};
+/// let settings = Settings { batch: 32, park: true, ..Settings::discrete() };
+/// assert_eq!((settings.lr, settings.readout), (1e-3, Readout::Linear));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Weight of the denoising error beside the classification error.
@@ -173,6 +210,12 @@ pub struct Settings {
 
 impl Settings {
     /// The paper's for discrete time: AdamW at 1e-3 with decay 1e-3, batches of 128, eta 0.1.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::noprop::Settings;
+    /// let settings = Settings::discrete();
+    /// assert_eq!((settings.eta, settings.batch), (0.1, 128));
+    /// ```
     pub fn discrete() -> Self {
         Self {
             eta: 0.1,
@@ -186,6 +229,12 @@ impl Settings {
     }
 
     /// The paper's for continuous time and flow matching: Adam at 1e-3 with a penalty of 1e-3, batches of 128, eta 1.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::noprop::Settings;
+    /// assert_eq!(Settings::continuous().eta, 1.0);
+    /// assert_ne!(Settings::continuous().rule, Settings::discrete().rule); // Adam, and AdamW
+    /// ```
     pub fn continuous() -> Self {
         let rule = Rule::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-3 };
         Self { eta: 1.0, rule, ..Self::discrete() }
@@ -209,6 +258,30 @@ impl Settings {
 }
 
 /// The parts of a step's loss, scalars on the device.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+/// use shadegrad_models::papers::noprop::Losses;
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+/// # let settings = Settings { batch: 2, ..Settings::discrete() };
+/// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // Two blocks, and two samples of two numbers with labels 0 and 1.
+/// let losses: Losses = net.losses(1, &x, &[0, 1], Stream::new(0, 1))?;
+/// assert!(losses.total.item()? > 0.0 && losses.error.item()? >= 0.0);
+/// assert!(losses.classification.is_some() && losses.prior.is_some());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Losses {
     /// The sum, which is minimised.
@@ -222,6 +295,28 @@ pub struct Losses {
 }
 
 /// An epoch of training.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::noprop::{Block, Embedding, NoPropDt, Schedule, Settings};
+/// use shadegrad_models::papers::noprop::Epoch;
+/// # struct Tiny(Linear);
+/// # impl Block for Tiny {
+/// #     fn logits(&self, cx: &Cx, x: &Tensor, z: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+/// #         self.0.forward(cx, &Tensor::concat(&[x, z], 1)?)
+/// #     }
+/// # }
+/// # let make = |s: &mut Scope<'_>, _: usize| Ok(Tiny(Linear::new(&mut s.sub("a"), 2 + 2, 2, true)));
+/// # let schedule = Schedule::from_abar(&[0.25, 0.5, 0.75])?;
+/// # let settings = Settings { batch: 2, ..Settings::discrete() };
+/// # let mut net = NoPropDt::new(&gpu, 0, 2, &Embedding::OneHot, schedule, settings, make)?;
+/// # let x = Tensor::from_slice(&gpu, &[1.0, 0.0, 0.0, 1.0], &[2, 2])?;
+/// // Two blocks, and two samples of two numbers with labels 0 and 1.
+/// let log: Vec<Epoch> = net.fit(&(x, vec![0, 1]), 3, |_, _| Ok(()))?;
+/// assert_eq!((log[2].epoch, log[2].losses.len()), (3, 2)); // a mean loss for each block
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epoch {
     /// From 1.
@@ -232,6 +327,18 @@ pub struct Epoch {
 
 /// Share of the samples whose largest score is their label's. `predict` gets inputs and the stream of their noise, another
 /// one for each batch of at most `batch`, and gives scores `[n, classes]`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::rng::Stream;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::noprop::accuracy;
+/// let samples = (Tensor::from_slice(&gpu, &[0.9, 0.1, 0.2, 0.8, 0.7, 0.3], &[3, 2])?, vec![0, 1, 1]);
+/// // The inputs themselves as scores: two of three are right.
+/// let right = accuracy(&samples, 2, Stream::new(0, 0), |x, _noise| Ok(x.clone()))?;
+/// assert_eq!(right, 2.0 / 3.0);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of `predict`; if it does not give one row for each sample; if there are no samples.

@@ -1,6 +1,8 @@
 //! The networks of the paper's figure 6, and what they are compared with.
 
-use shadegrad::nn::{Arena, BatchNorm2d, Conv2d, ConvOptions, Cx, Dropout, Init, Layout, Linear, Module, ParamId, Scope};
+#[cfg(test)]
+use shadegrad::nn::Arena;
+use shadegrad::nn::{BatchNorm2d, Conv2d, ConvOptions, Cx, Dropout, Init, Layout, Linear, Module, ParamId, Scope};
 use shadegrad::{Error, Pool2d, Result, Tensor};
 
 use super::head::Head;
@@ -10,6 +12,16 @@ use super::{Block, Embedding, Readout, run_block};
 const TIME: usize = 64;
 
 /// What a block of figure 6 is made of.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::noprop::PaperNet;
+/// let net = PaperNet { dropout: 0.0, ..PaperNet::discrete([28, 28, 1], 10, 20) };
+/// let mut names = Builder::new();
+/// net.build(&mut names.root())?;
+/// assert!(names.tables()?.0.find("image.conv2.weight").is_some());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PaperNet {
     /// Height, width and channels of a picture.
@@ -34,23 +46,56 @@ pub struct PaperNet {
 
 impl PaperNet {
     /// The paper's block of discrete time: 32, 64 and 128 channels, width 256, dropout 0.2.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::noprop::PaperNet;
+    /// let net = PaperNet::discrete([28, 28, 1], 10, 20);
+    /// assert_eq!((net.channels, net.width, net.continuous), (Some([32, 64, 128]), 256, false));
+    /// ```
     pub fn discrete(size: [usize; 3], classes: usize, dim: usize) -> Self {
         let channels = Some([32, 64, 128]);
         Self { size, classes, dim, channels, width: 256, continuous: false, dropout: 0.2, pictured: false }
     }
 
     /// The paper's block of continuous time and flow matching.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::noprop::PaperNet;
+    /// let mut names = Builder::new();
+    /// PaperNet::continuous([28, 28, 1], 10, 20).build(&mut names.root())?;
+    /// let table = names.tables()?.0;
+    /// assert!(table.find("time.weight").is_some() && table.find("fuse.0.norm.weight").is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn continuous(size: [usize; 3], classes: usize, dim: usize) -> Self {
         Self { continuous: true, ..Self::discrete(size, classes, dim) }
     }
 
     /// Narrower, with other channels or without convolutions.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::noprop::PaperNet;
+    /// let net = PaperNet::discrete([8, 8, 1], 10, 10).sized(None, 32);
+    /// assert_eq!((net.channels, net.width), (None, 32));
+    /// ```
     #[must_use]
     pub fn sized(self, channels: Option<[usize; 3]>, width: usize) -> Self {
         Self { channels, width, ..self }
     }
 
     /// The block, its parameters in this scope.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::noprop::PaperNet;
+    /// let mut names = Builder::new();
+    /// PaperNet::discrete([8, 8, 1], 10, 10).sized(Some([4, 8, 8]), 16).build(&mut names.root())?;
+    /// assert!(names.tables()?.0.find("fuse.1.linear.weight").is_some());
+    /// let small = PaperNet::discrete([2, 2, 1], 10, 10); // too small to be pooled twice
+    /// assert!(small.build(&mut names.root()).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a size is 0, pictures are too small to be pooled twice, or `pictured` has embeddings that are no pictures.
@@ -192,6 +237,21 @@ impl LabelPath {
 
 /// A block of figure 6: an image path, a label path and, in continuous time, a path of the time, joined by three fully
 /// connected layers.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::noprop::{PaperBlock, PaperNet};
+/// # use shadegrad_models::papers::noprop::Block;
+/// let mut names = Builder::new();
+/// let block: PaperBlock = PaperNet::discrete([2, 2, 1], 10, 10).sized(None, 8).build(&mut names.root())?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let cx = Cx::eval(&arena);
+/// let features = block.features(&cx, &Tensor::ones(&gpu, &[3, 2, 2, 1])?)?;
+/// let logits = block.logits(&cx, &features, &Tensor::zeros(&gpu, &[3, 10])?, None)?;
+/// assert_eq!(logits.shape(), [3, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct PaperBlock {
     image: ImagePath,
     label: LabelPath,
@@ -235,7 +295,7 @@ impl Block for PaperBlock {
 }
 
 /// The control: the image path of one block and the same layers after it, without a label or noise.
-pub struct Plain {
+pub(crate) struct Plain {
     image: ImagePath,
     fuse: [Dense; 2],
     last: Linear,
@@ -246,7 +306,7 @@ impl Plain {
     ///
     /// # Errors
     /// As [`PaperNet::build`].
-    pub fn new(scope: &mut Scope<'_>, net: &PaperNet) -> Result<Self> {
+    pub(crate) fn new(scope: &mut Scope<'_>, net: &PaperNet) -> Result<Self> {
         let (width, normed) = (net.width, !net.continuous);
         Ok(Self {
             image: ImagePath::new(&mut scope.sub("image"), net)?,
@@ -269,7 +329,7 @@ impl Module for Plain {
 /// The paper's baseline: the same blocks in the same order, trained together by back-propagation through all of them.
 /// `z_0` is noise, `z_t = (1 - r_t) z_(t-1) + r_t u_hat_t(z_(t-1), x)` with `r_t = tanh(w_t)` learned, and the result are the
 /// scores of `p_out(y | z_T)`.
-pub struct BackPropagated<B> {
+pub(crate) struct BackPropagated<B> {
     blocks: Vec<B>,
     gates: Vec<ParamId>,
     head: Head,
@@ -280,7 +340,7 @@ impl<B: Block> BackPropagated<B> {
     ///
     /// # Errors
     /// If there are no blocks, or embeddings do not fit the classes.
-    pub fn new(
+    pub(crate) fn new(
         scope: &mut Scope<'_>,
         classes: usize,
         embedding: &Embedding,
@@ -299,10 +359,8 @@ impl<B: Block> BackPropagated<B> {
     }
 
     /// Sets the first values of prototypes in a new arena; nothing for other embeddings.
-    ///
-    /// # Errors
-    /// If the arena is that of another model.
-    pub fn fill(&self, arena: &Arena) -> Result<()> {
+    #[cfg(test)]
+    pub(crate) fn fill(&self, arena: &Arena) -> Result<()> {
         self.head.fill(arena)
     }
 }

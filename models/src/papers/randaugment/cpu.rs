@@ -6,6 +6,15 @@ use shadegrad::{Error, Result};
 use super::{Fill, Op, Param};
 
 /// An image of bytes with an opacity for each pixel.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{Fill, ImageU8, Op, op_apply};
+/// let image = ImageU8::new(1, 2, 1, vec![10, 20])?;
+/// let moved = op_apply(Op::TranslateX, 1.0, &image, Fill::Mean)?;
+/// assert_eq!((moved.data, moved.opacity), (vec![20, 0], vec![255, 0]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageU8 {
     height: usize,
@@ -20,6 +29,12 @@ pub struct ImageU8 {
 impl ImageU8 {
     /// An opaque image.
     ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::ImageU8;
+    /// assert!(ImageU8::new(2, 2, 3, vec![0; 12]).is_ok());
+    /// assert!(ImageU8::new(2, 2, 3, vec![0; 4]).is_err());
+    /// ```
+    ///
     /// # Errors
     /// If there are not 1 or 3 channels, or the bytes are not `height * width * channels`.
     pub fn new(height: usize, width: usize, channels: usize, data: Vec<u8>) -> Result<Self> {
@@ -33,17 +48,39 @@ impl ImageU8 {
     }
 
     /// Rows, columns, channels.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::ImageU8;
+    /// assert_eq!(ImageU8::new(1, 2, 1, vec![10, 20])?.size(), [1, 2, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn size(&self) -> [usize; 3] {
         [self.height, self.width, self.channels]
     }
 
     /// The bytes with the opacity as one more channel.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::ImageU8;
+    /// assert_eq!(ImageU8::new(1, 2, 1, vec![10, 20])?.with_opacity(), [10, 255, 20, 255]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_opacity(&self) -> Vec<u8> {
         let pixels = self.data.chunks(self.channels).zip(&self.opacity);
         pixels.flat_map(|(p, o)| p.iter().copied().chain([*o])).collect()
     }
 
     /// Grey values of all pixels: `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::ImageU8;
+    /// let pixels = vec![255, 0, 0, 255, 255, 255]; // red and white
+    /// assert_eq!(ImageU8::new(1, 2, 3, pixels)?.grey(), [76, 255]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn grey(&self) -> Vec<u8> {
         match self.channels {
             1 => self.data.clone(),
@@ -132,6 +169,15 @@ impl ImageU8 {
 }
 
 /// One operation with its number, on the processor.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{Fill, ImageU8, Op, op_apply};
+/// let image = ImageU8::new(1, 3, 1, vec![0, 51, 102])?;
+/// assert_eq!(op_apply(Op::AutoContrast, 0.0, &image, Fill::Mean)?.data, [0, 127, 255]);
+/// assert_eq!(op_apply(Op::Brightness, 0.5, &image, Fill::Mean)?.data, [0, 25, 51]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the number is not finite.

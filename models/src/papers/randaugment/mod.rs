@@ -80,6 +80,16 @@ pub static PAPER: Paper = Paper {
 pub type Param = f64;
 
 /// The operations, in the paper's order.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{Op, Preset, RandAugment};
+/// // All but the geometric operations.
+/// let colours: Vec<Op> = Op::ALL.into_iter().filter(|op| *op as usize <= Op::Sharpness as usize).collect();
+/// let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?.with_ops(&colours)?;
+/// assert_eq!((Op::ALL.len(), policy.layers()), (14, 2));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Op {
@@ -145,6 +155,15 @@ impl Op {
 
     /// As the kernels take it, for images of this height and width.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::pixels::PixelOp;
+    /// use shadegrad_models::papers::randaugment::Op;
+    /// assert_eq!(Op::Solarize.on_device(127.5, [32, 32])?, PixelOp::Solarize(128));
+    /// assert!(Op::Rotate.on_device(f64::NAN, [32, 32]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the number is not finite.
     pub fn on_device(self, param: Param, size: [usize; 2]) -> Result<PixelOp> {
@@ -168,6 +187,15 @@ impl Op {
 }
 
 /// What lies beyond the edge of an image that was moved.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{Fill, ImageU8, Op, op_apply};
+/// let image = ImageU8::new(1, 2, 1, vec![10, 20])?;
+/// let grey = op_apply(Op::TranslateX, 1.0, &image, Fill::Colour([128; 3]))?;
+/// assert_eq!((grey.data, grey.opacity), (vec![20, 128], vec![255, 255]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     /// The data set's mean: black and transparent, and 0 once the image is normalised. Transparency moves with its pixel;
@@ -187,6 +215,14 @@ impl Fill {
 }
 
 /// The scale of `M` and the colour of what is uncovered.
+///
+/// ```
+/// use shadegrad_models::papers::randaugment::{Op, Preset};
+/// // The same M is not the same strength.
+/// let at_nine = |preset: Preset| preset.param(Op::ShearX, 9.0, false, [32, 32]);
+/// assert!((at_nine(Preset::AutoAugCifar) - 0.27).abs() < 1e-12);
+/// assert!((at_nine(Preset::Linear31) - 0.09).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// That of AutoAugment's code for CIFAR, from the same authors; 10 is the maximum. The one for the paper's figures.
@@ -200,6 +236,11 @@ pub enum Preset {
 
 impl Preset {
     /// The strength that its constants are meant for.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::Preset;
+    /// assert_eq!((Preset::AutoAugCifar.maximum(), Preset::Linear31.maximum()), (10.0, 30.0));
+    /// ```
     pub fn maximum(self) -> f64 {
         match self {
             Self::AutoAugCifar | Self::TpuImageNet => 10.0,
@@ -208,6 +249,11 @@ impl Preset {
     }
 
     /// As results should name it.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::Preset;
+    /// assert_eq!(Preset::Linear31.name(), "Linear31, maximum 30");
+    /// ```
     pub fn name(self) -> &'static str {
         match self {
             Self::AutoAugCifar => "AutoAugCifar, maximum 10",
@@ -217,6 +263,11 @@ impl Preset {
     }
 
     /// The colour of what is uncovered.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::{Fill, Preset};
+    /// assert_eq!(Preset::TpuImageNet.fill(), Fill::Colour([128; 3]));
+    /// ```
     pub fn fill(self) -> Fill {
         match self {
             Self::AutoAugCifar => Fill::Mean,
@@ -227,6 +278,13 @@ impl Preset {
 
     /// The number of `op` at strength `m` for an image of this height and width; `negative` turns the direction of those
     /// that have one. Linear beyond the maximum but for bits and thresholds, which end at 0.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::{Op, Preset};
+    /// let preset = Preset::AutoAugCifar;
+    /// assert_eq!(preset.param(Op::Rotate, 9.0, true, [32, 32]), -27.0); // degrees
+    /// assert_eq!(preset.param(Op::Posterize, 5.0, false, [32, 32]), 2.0); // bits kept
+    /// ```
     pub fn param(self, op: Op, m: f64, negative: bool, [h, w]: [usize; 2]) -> Param {
         let signed = |v: f64| if negative { -v } else { v };
         // The product first: 30 * 21 / 10 is 63, where 30 * 2.1 may fall short of it.
@@ -270,6 +328,16 @@ const POLICY: u64 = 0x5241_0000_0000_0000;
 const MOST: usize = 16;
 
 /// The policy: how many operations, how strong, by which scale.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{Preset, RandAugment};
+/// let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?;
+/// // What is done to image 7 in epoch 3 depends on nothing else.
+/// let plan = policy.plan([32, 32], 0, 3, 7);
+/// assert_eq!((plan.len(), &plan), (2, &policy.plan([32, 32], 0, 3, 7)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct RandAugment {
     n: usize,
@@ -282,6 +350,12 @@ pub struct RandAugment {
 
 impl RandAugment {
     /// `n` operations of strength `m`.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::{Preset, RandAugment};
+    /// assert!(RandAugment::new(2, 9.0, Preset::AutoAugCifar).is_ok());
+    /// assert!(RandAugment::new(2, 14.0, Preset::AutoAugCifar).is_err()); // beyond its maximum of 10
+    /// ```
     ///
     /// # Errors
     /// If `n` is above 16, or `m` negative, not a number or above the preset's maximum.
@@ -300,6 +374,11 @@ impl RandAugment {
 
     /// With a strength that may be above the preset's maximum: the paper uses 14 of 10 for CIFAR-100.
     ///
+    /// ```
+    /// use shadegrad_models::papers::randaugment::{Preset, RandAugment};
+    /// assert!(RandAugment::extrapolated(2, 14.0, Preset::AutoAugCifar).is_ok());
+    /// ```
+    ///
     /// # Errors
     /// If `n` is above 16, or `m` negative or not finite.
     pub fn extrapolated(n: usize, m: f32, preset: Preset) -> Result<Self> {
@@ -314,6 +393,14 @@ impl RandAugment {
 
     /// Draws from these operations in place of all fourteen.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Op, Preset, RandAugment};
+    /// let flat = RandAugment::new(3, 9.0, Preset::AutoAugCifar)?.with_ops(&[Op::Identity])?;
+    /// assert_eq!(flat.plan([8, 8], 0, 0, 0), [(Op::Identity, 0.0); 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there are none.
     pub fn with_ops(self, ops: &[Op]) -> Result<Self> {
@@ -324,28 +411,67 @@ impl RandAugment {
     }
 
     /// With another colour of what is uncovered.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Fill, Preset, RandAugment};
+    /// let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?.with_fill(Fill::Colour([128; 3]));
+    /// assert_eq!(policy.fill(), Fill::Colour([128; 3]));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_fill(self, fill: Fill) -> Self {
         Self { fill, ..self }
     }
 
     /// Draws the strength of each operation uniformly from 0 to `m` (an ablation of the paper).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Op, Preset, RandAugment};
+    /// let policy = RandAugment::new(1, 10.0, Preset::AutoAugCifar)?.with_ops(&[Op::Solarize])?.varied();
+    /// let thresholds: Vec<f64> = (0..9).map(|image| policy.plan([8, 8], 0, 0, image)[0].1).collect();
+    /// assert!(thresholds.iter().any(|t| *t > 0.0)); // at full strength all would be 0
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn varied(self) -> Self {
         Self { varied: true, ..self }
     }
 
     /// The colour of what is uncovered.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Fill, Preset, RandAugment};
+    /// assert_eq!(RandAugment::new(2, 9.0, Preset::AutoAugCifar)?.fill(), Fill::Mean);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn fill(&self) -> Fill {
         self.fill
     }
 
     /// The operations in a row.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Preset, RandAugment};
+    /// assert_eq!(RandAugment::new(3, 4.0, Preset::Linear31)?.layers(), 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn layers(&self) -> usize {
         self.n
     }
 
     /// What is done to image `index` of height and width `size` in this epoch of the run.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{Op, Preset, RandAugment};
+    /// let policy = RandAugment::new(1, 10.0, Preset::AutoAugCifar)?.with_ops(&[Op::Solarize])?;
+    /// assert_eq!(policy.plan([8, 8], 0, 0, 5), [(Op::Solarize, 0.0)]); // from a threshold of 0 on
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn plan(&self, size: [usize; 2], seed: u64, epoch: u64, index: u64) -> Vec<(Op, Param)> {
         // A key for each epoch, a stream for each image: nothing depends on the batch.
         let key = Philox::new(seed, POLICY.wrapping_add(epoch)).next_u64();
@@ -362,6 +488,16 @@ impl RandAugment {
 
     /// The operations of `plan` on the processor.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::randaugment::{ImageU8, Op, Preset, RandAugment};
+    /// let policy = RandAugment::new(1, 10.0, Preset::AutoAugCifar)?.with_ops(&[Op::Solarize])?;
+    /// let mut image = ImageU8::new(1, 2, 1, vec![10, 20])?;
+    /// policy.apply_cpu(&mut image, &policy.plan([1, 2], 0, 0, 0))?;
+    /// assert_eq!(image.data, [245, 235]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If a number is not finite.
     pub fn apply_cpu(&self, image: &mut ImageU8, plan: &[(Op, Param)]) -> Result<()> {
@@ -373,6 +509,18 @@ impl RandAugment {
 
     /// The images (`U8`, `[N, H, W, C]`, 1 or 3 channels) that `ids` name, each after its own plan, in one dispatch a layer.
     /// [`Pixels::bytes`] gives them back; under [`Fill::Mean`] ask for the opacity, too.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::pixels::PixelOps;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::randaugment::{Op, Preset, RandAugment};
+    /// let policy = RandAugment::new(1, 10.0, Preset::AutoAugCifar)?.with_ops(&[Op::Solarize])?;
+    /// let images = Tensor::from_bytes(&gpu, &[10, 20, 30, 40], &[2, 1, 2, 1])?;
+    /// let pixels = policy.apply_batch(&PixelOps::new(&gpu)?, &images, &[1], 0, 0)?; // the second image
+    /// assert_eq!(pixels.bytes(false)?.to_bytes()?, [225, 215]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If type or shape differ from these.
@@ -403,6 +551,21 @@ impl RandAugment {
 
 /// From a data set on the device to batches for a model: the policy on the bytes first, then normalising, crop, mirror image
 /// and cutout.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::randaugment::{Pipeline, Preset, RandAugment};
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let policy = RandAugment::new(2, 9.0, Preset::AutoAugCifar)?;
+/// let pipeline = Pipeline::new(&images, Some(policy), images.normalise().clone())?;
+/// let (first, again) = (pipeline.batch(&[3, 5], 0, 1)?, pipeline.batch(&[3, 5], 0, 1)?);
+/// assert_eq!(first.to_vec()?, again.to_vec()?); // the same pictures in the same epoch
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Pipeline {
     on: PixelOps,
     images: Tensor,
@@ -416,6 +579,19 @@ const AFTER: u64 = 0x5241_0001_0000_0000;
 impl Pipeline {
     /// The pictures of `data`; without a policy only what comes `after`.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::randaugment::Pipeline;
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let plain = Pipeline::new(&images, None, images.normalise().clone())?;
+    /// assert_eq!(plain.batch(&[0], 0, 0)?.to_vec()?, images.plain(&[0])?.images.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn new(data: &Images, policy: Option<RandAugment>, after: Augment) -> Result<Self> {
@@ -424,6 +600,20 @@ impl Pipeline {
     }
 
     /// The pictures that `ids` name, as floats `[B, H, W, C]`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::randaugment::{Pipeline, Preset, RandAugment};
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let policy = RandAugment::new(1, 5.0, Preset::Linear31)?;
+    /// let pipeline = Pipeline::new(&images, Some(policy), images.normalise().clone())?;
+    /// assert_eq!(pipeline.batch(&[4, 1, 7], 0, 0)?.shape(), [3, 8, 8, 1]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the pictures have not 1 or 3 channels, or the settings do not fit them.
@@ -441,11 +631,24 @@ impl Pipeline {
 }
 
 /// Floats in 0..=1 as bytes, `trunc(255 x + 1/2)`; what lies beyond is held.
+///
+/// ```
+/// use shadegrad_models::papers::randaugment::quantise;
+/// assert_eq!(quantise(&[0.0, 0.5, 1.0, 2.0]), [0, 128, 255, 255]);
+/// ```
 pub fn quantise(values: &[f32]) -> Vec<u8> {
     values.iter().map(|&v| (255.0 * f64::from(v) + 0.5).clamp(0.0, 255.0) as u8).collect()
 }
 
 /// What a [`grid_search`] found.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::{GridReport, grid_search};
+/// let report: GridReport = grid_search(&[1], &[4.0, 8.0], |_, m| Ok(m / 10.0))?;
+/// assert_eq!((report.best, report.table.len()), ((1, 8.0), 2));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GridReport {
     /// The best pair.
@@ -457,6 +660,15 @@ pub struct GridReport {
 /// Tries every pair of `ns` and `ms` with `train_and_validate`, which trains in full and gives the accuracy on a
 /// **validation** set: choosing on the test set is the usual silent error. Of equal ones the smaller N wins, then the
 /// smaller M.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::randaugment::grid_search;
+/// // In place of a training each; all but one pair are equally good.
+/// let report = grid_search(&[1, 2], &[5.0, 9.0], |n, m| Ok(if (n, m) == (2, 5.0) { 0.9 } else { 0.8 }))?;
+/// assert_eq!(report.best, (2, 5.0));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of `train_and_validate`; if a list is empty, or an accuracy is not a number.

@@ -191,7 +191,7 @@ fn fastest(samples: usize, mut work: impl FnMut() -> Result<Tensor>) -> Result<f
     Ok((TIMES * samples) as f64 / best.max(1e-9))
 }
 
-pub fn run(context: &mut Context) -> Result<Outcome> {
+pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let Setting { pictures: [train, validation, test], plan, wide, after: (pad, flip, hole), ns, ms } =
         setting(context);
     let pair = context.subset(train.saturating_add(validation), test)?;

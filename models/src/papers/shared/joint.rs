@@ -10,7 +10,7 @@ use shadegrad::{Error, Result, Tensor};
 ///
 /// # Errors
 /// If a parameter that is trained gets no gradient; the text names all of them.
-pub fn backward_into(loss: &Tensor, arenas: &[&Arena]) -> Result<()> {
+pub(crate) fn backward_into(loss: &Tensor, arenas: &[&Arena]) -> Result<()> {
     let leaves: Vec<&Tensor> = arenas.iter().flat_map(|a| a.params().tensors()).filter(|t| t.requires_grad()).collect();
     let options = GradOptions { allow_unused: loss.requires_grad(), ..GradOptions::default() };
     let mut found = grad_with(&[loss], &leaves, None, options)?.into_iter();

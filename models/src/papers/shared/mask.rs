@@ -4,6 +4,14 @@ use shadegrad::rng::Stream;
 use shadegrad::{Error, Gpu, Result, SparsePattern, Tensor};
 
 /// Which weights of a matrix `[outputs, inputs]` exist, on the host. A weight's position is `output * inputs + input`.
+///
+/// ```
+/// use shadegrad_models::papers::shared::mask::Mask;
+/// // Weights on the diagonal and in the last column.
+/// let mask = Mask::from_fn(2, 3, |output, input| output == input || input == 2);
+/// assert_eq!(mask.positions(), [0, 2, 4, 5]);
+/// assert_eq!(mask.density(), 4.0 / 6.0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     outputs: usize,
@@ -13,18 +21,41 @@ pub struct Mask {
 
 impl Mask {
     /// The mask with weights where `exists(output, input)` says so, asked row by row.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let lower = Mask::from_fn(3, 3, |output, input| input <= output);
+    /// assert_eq!(lower.fan_in(), [1, 2, 3]);
+    /// ```
     pub fn from_fn(outputs: usize, inputs: usize, mut exists: impl FnMut(usize, usize) -> bool) -> Self {
         let on = (0..outputs).flat_map(|o| (0..inputs).map(move |i| (o, i))).map(|(o, i)| exists(o, i)).collect();
         Self { outputs, inputs, on }
     }
 
     /// Each weight exists with the probability `p(output, input)`, independently. A probability of 1 or more is certain.
+    ///
+    /// ```
+    /// # use shadegrad::rng::Stream;
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let even = Mask::bernoulli(2, 4, Stream::new(0, 0), |_, input| if input % 2 == 0 { 1.0 } else { 0.0 });
+    /// assert_eq!(even.positions(), [0, 2, 4, 6]);
+    /// ```
     pub fn bernoulli(outputs: usize, inputs: usize, stream: Stream, p: impl Fn(usize, usize) -> f64) -> Self {
         let mut rng = stream.philox();
         Self::from_fn(outputs, inputs, |o, i| rng.uniform_f64() < p(o, i))
     }
 
     /// A random graph after Erdos and Renyi: every weight exists with the same probability.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::rng::Stream;
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::erdos_renyi(100, 100, 0.25, Stream::new(0, 0))?;
+    /// assert!((0.22..0.28).contains(&mask.density()));
+    /// assert!(Mask::erdos_renyi(2, 2, 1.5, Stream::new(0, 0)).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the density does not lie in `0..=1`.
@@ -34,21 +65,42 @@ impl Mask {
     }
 
     /// All weights exist.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::full(2, 3).active(), 6);
+    /// ```
     pub fn full(outputs: usize, inputs: usize) -> Self {
         Self { outputs, inputs, on: vec![true; outputs * inputs] }
     }
 
     /// Rows of the matrix.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::full(2, 3).outputs(), 2);
+    /// ```
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// Columns of the matrix.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::full(2, 3).inputs(), 3);
+    /// ```
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Whether a weight exists.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::from_fn(2, 3, |output, input| output == 0 && input == 2);
+    /// assert!(mask.get(0, 2) && !mask.get(1, 2));
+    /// ```
     ///
     /// # Panics
     /// If there is no such row or column.
@@ -58,26 +110,53 @@ impl Mask {
     }
 
     /// Whether each position has a weight.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// assert_eq!(mask.as_slice(), [true, false, false, true]);
+    /// ```
     pub fn as_slice(&self) -> &[bool] {
         &self.on
     }
 
     /// Number of weights.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::from_fn(4, 4, |output, input| output == input).active(), 4);
+    /// ```
     pub fn active(&self) -> usize {
         self.on.iter().filter(|on| **on).count()
     }
 
     /// Share of positions that are weights; 0 for a matrix without elements.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::from_fn(4, 4, |output, input| output == input).density(), 0.25);
+    /// ```
     pub fn density(&self) -> f64 {
         self.active() as f64 / self.on.len().max(1) as f64
     }
 
     /// The positions of the weights, rising.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// // `output * inputs + input`.
+    /// assert_eq!(Mask::from_fn(2, 3, |output, _| output == 1).positions(), [3, 4, 5]);
+    /// ```
     pub fn positions(&self) -> Vec<u32> {
         self.where_on(true)
     }
 
     /// The positions without a weight, rising.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// assert_eq!(Mask::from_fn(2, 3, |output, _| output == 1).holes(), [0, 1, 2]);
+    /// ```
     pub fn holes(&self) -> Vec<u32> {
         self.where_on(false)
     }
@@ -88,12 +167,28 @@ impl Mask {
     }
 
     /// The number of weights in each row.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::from_fn(2, 3, |output, input| output == 0 || input == 1);
+    /// assert_eq!(mask.fan_in(), [3, 1]);
+    /// ```
     pub fn fan_in(&self) -> Vec<usize> {
         let row = |o: usize| self.on[o * self.inputs..][..self.inputs].iter().filter(|on| **on).count();
         (0..self.outputs).map(row).collect()
     }
 
     /// The mask without the weights at `remove` and with those at `add`; a position in both is there afterwards.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// let moved = mask.changed(&[0], &[1])?;
+    /// assert_eq!(moved.positions(), [1, 3]);
+    /// assert!(mask.changed(&[4], &[]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a position lies outside.
@@ -113,6 +208,15 @@ impl Mask {
 
     /// Ones and zeros `[outputs, inputs]` on the device.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let ones = Mask::from_fn(2, 2, |output, input| output == input).tensor(&gpu)?;
+    /// assert_eq!(ones.to_vec()?, [1.0, 0.0, 0.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn tensor(&self, gpu: &Gpu) -> Result<Tensor> {
@@ -121,6 +225,18 @@ impl Mask {
     }
 
     /// For [`Tensor::sparse_linear`], which works on the weights that exist alone.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::mask::Mask;
+    /// let mask = Mask::from_fn(2, 2, |output, input| output == input);
+    /// let x = Tensor::from_slice(&gpu, &[1.0, 10.0], &[1, 2])?;
+    /// // Two weights, 3 and 4, on the diagonal.
+    /// let values = Tensor::from_slice(&gpu, &[3.0, 4.0], &[2])?;
+    /// assert_eq!(x.sparse_linear(&values, &mask.pattern(&gpu)?, None)?.to_vec()?, [3.0, 40.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -133,7 +249,7 @@ impl Mask {
 ///
 /// # Errors
 /// If `p` does not lie in `0..=1`.
-pub fn probability(op: &'static str, what: &str, p: f64) -> Result<()> {
+pub(crate) fn probability(op: &'static str, what: &str, p: f64) -> Result<()> {
     if (0.0..=1.0).contains(&p) {
         return Ok(());
     }
@@ -142,7 +258,7 @@ pub fn probability(op: &'static str, what: &str, p: f64) -> Result<()> {
 
 /// The `n` positions of lowest key, all where there are fewer: exactly that many, ties going to the lower position.
 /// Rising by position.
-pub fn lowest(positions: &[u32], n: usize, key: impl Fn(u32) -> f32) -> Vec<u32> {
+pub(crate) fn lowest(positions: &[u32], n: usize, key: impl Fn(u32) -> f32) -> Vec<u32> {
     let mut keyed: Vec<(f32, u32)> = positions.iter().map(|&at| (key(at), at)).collect();
     if n < keyed.len() {
         keyed.select_nth_unstable_by(n, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

@@ -4,11 +4,11 @@ use shadegrad::nn::{Cx, Fan, Init, Linear, Module, Scope};
 use shadegrad::{Result, Tensor};
 
 /// A multi-layer perceptron with ReLU, He-normal weights and biases that start at zero.
-pub struct HeMlp(Vec<Linear>);
+pub(crate) struct HeMlp(Vec<Linear>);
 
 impl HeMlp {
     /// Layers between the given widths, inputs first and classes last, in `layers.0`, `layers.1` and so on.
-    pub fn new(scope: &mut Scope<'_>, widths: &[usize]) -> Self {
+    pub(crate) fn new(scope: &mut Scope<'_>, widths: &[usize]) -> Self {
         let he = Init::KaimingNormal(Fan::In, std::f32::consts::SQRT_2);
         let layer = |(i, w): (usize, &[usize])| {
             Linear::with_init(&mut scope.sub(format!("layers.{i}")), w[0], w[1], he, Some(Init::Zeros))

@@ -1,6 +1,6 @@
 //! What more than one paper is made of.
 
-pub mod joint;
+pub(crate) mod joint;
 pub mod mask;
-pub mod mlp;
+pub(crate) mod mlp;
 pub mod prune;

@@ -66,7 +66,7 @@ mod vit;
 
 pub use memory::{ActiveLayers, BlockShape, Memory, Share};
 pub use schedule::{Schedule, Scheduler};
-pub use vit::{SplitVit, SplitVitConfig};
+pub(crate) use vit::{SplitVit, SplitVitConfig};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +91,12 @@ pub const PAPER: Paper = Paper {
 };
 
 /// Options of [`SlimFit`].
+///
+/// ```
+/// use shadegrad_models::papers::slimfit::{Schedule, SlimConfig};
+/// let config = SlimConfig { freeze: 0.75, gelu_bits: 8, ..SlimConfig::default() };
+/// assert_eq!((config.keep_ln, config.matmul_bits, config.schedule), (0.1, 8, Schedule::Dynamics));
+/// ```
 #[derive(Clone, Debug)]
 pub struct SlimConfig {
     /// Share of the layers that each step freezes, F: 0 or more and less than 1.
@@ -142,12 +148,27 @@ impl Default for SlimConfig {
 
 impl SlimConfig {
     /// These options without compression: only the schedule is left.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::slimfit::SlimConfig;
+    /// let config = SlimConfig::default().uncompressed();
+    /// assert_eq!((config.gelu_bits, config.keep_ln, config.freeze), (32, 1.0, 0.9));
+    /// ```
     #[must_use]
     pub fn uncompressed(self) -> Self {
         Self { keep_ln: 1.0, gelu_bits: 32, matmul_bits: 32, probs_bits: 32, fc2_bits: 32, ..self }
     }
 
     /// What it asks of the engine; `None` if everything is kept whole.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::slimfit::SlimConfig;
+    /// let compact = SlimConfig::default().compact()?;
+    /// assert!(compact.is_some_and(|c| c.activation == Some(Quantizer::Q4) && c.norm_share == Some(0.1)));
+    /// assert!(SlimConfig::default().uncompressed().compact()?.is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If bits are not 4, 8 or 32, or the share of the norms does not lie in `0..=1` (0 excluded).
@@ -180,11 +201,42 @@ impl SlimConfig {
 
 /// The paper's choice of layers: every parameter of two or more dimensions, and the scales of norms (one dimension, called
 /// `weight`). Biases and shifts are always trained.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::slimfit::weights_and_scales;
+/// let mut names = Builder::new();
+/// Linear::new(&mut names.root().sub("fc"), 2, 2, true);
+/// LayerNorm::new(&mut names.root().sub("norm"), 2, 1e-5);
+/// let (table, _) = names.tables()?;
+/// let layers: Vec<&str> = table.entries().iter().filter(|e| weights_and_scales(e)).map(|e| e.name.as_str()).collect();
+/// assert_eq!(layers, ["fc.weight", "norm.weight"]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn weights_and_scales(entry: &Entry) -> bool {
     entry.shape.len() > 1 || (entry.shape.len() == 1 && entry.name.rsplit('.').next() == Some("weight"))
 }
 
 /// What a step trains and freezes, by name.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::slimfit::SlimConfig;
+/// use shadegrad_models::papers::slimfit::{Plan, SlimFit};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+/// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+/// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+/// let plan: Plan = SlimFit::new(&arena, config)?.plan(&mut arena)?;
+/// assert_eq!((plan.active.len(), plan.frozen.len()), (2, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Scheduled layers that are trained.
@@ -195,6 +247,27 @@ pub struct Plan {
 
 /// Runs forward passes with their tensors kept as the options say, and counted. Cheap to clone: one goes into a trainer's
 /// loss while [`SlimFit`] watches the trainer.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::slimfit::SlimConfig;
+/// use shadegrad_models::papers::slimfit::{Keeper, SlimFit};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+/// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+/// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+/// let slim = SlimFit::new(&arena, config)?;
+/// let keeper: Keeper = slim.keeper(); // goes into a closure while `slim` watches a trainer
+/// let logits = keeper.run(|| model.forward(&Cx::train(&arena), &x))?;
+/// assert_eq!((logits.shape(), keeper.live()), (&[5, 10][..], slim.memory().kept()));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Keeper {
     compact: Option<Compact>,
@@ -204,6 +277,26 @@ pub struct Keeper {
 
 impl Keeper {
     /// Runs the forward pass `f`, on this thread.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let slim = SlimFit::new(&arena, config)?;
+    /// slim.keeper().run(|| model.forward(&Cx::train(&arena), &x))?;
+    /// assert!(slim.memory().peak > 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of `f`.
@@ -218,6 +311,28 @@ impl Keeper {
     }
 
     /// Bytes that are kept right now.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let keeper = SlimFit::new(&arena, config)?.keeper();
+    /// let logits = keeper.run(|| model.forward(&Cx::train(&arena), &x))?;
+    /// assert!(keeper.live() > 0);
+    /// drop(logits); // and with it the graph
+    /// assert_eq!(keeper.live(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn live(&self) -> u64 {
         self.ledger.live()
     }
@@ -233,6 +348,34 @@ struct Layer {
 /// A step is [`SlimFit::plan`], the forward pass inside [`SlimFit::forward`], `arena.backward`, the optimiser's step (which
 /// skips frozen parameters, their moments and their counts), [`SlimFit::observe`]. As a trainer's watcher it observes and
 /// plans by itself.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::{Optimizer, Rule};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::slimfit::SlimConfig;
+/// use shadegrad_models::papers::slimfit::SlimFit;
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+/// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+/// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+/// let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?;
+/// let mut slim = SlimFit::new(&arena, config)?;
+/// for _ in 0..2 {
+///     slim.plan(&mut arena)?;
+///     let loss = slim.forward(|| model.forward(&Cx::train(&arena), &x)?.square()?.sum_all())?;
+///     arena.backward(&loss)?;
+///     optimizer.step(&arena, 1e-3)?;
+///     slim.observe(&arena)?;
+/// }
+/// assert_eq!(slim.scheduler().visits().iter().sum::<u64>(), 2 * 2); // two layers in each of two steps
+/// # Ok::<(), Error>(())
+/// ```
 pub struct SlimFit {
     least: f32,
     layers: Vec<Layer>,
@@ -245,6 +388,24 @@ pub struct SlimFit {
 
 impl SlimFit {
     /// The method for the parameters of `arena` that are trained now; those that are frozen stay so.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::slimfit::{SlimConfig, SlimFit};
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// assert!(SlimFit::new(&arena, config.clone()).is_ok());
+    /// assert!(SlimFit::new(&arena, SlimConfig { freeze: 1.0, ..config }).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If no layer can be scheduled, the freezing rate does not lie in `0..1`, bits are not 4, 8 or 32, or the share of the
@@ -268,6 +429,25 @@ impl SlimFit {
 
     /// Decides which layers the next step trains, and freezes the others in the arena. Before the forward pass: it decides
     /// what that keeps.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let plan = SlimFit::new(&arena, config)?.plan(&mut arena)?;
+    /// assert!(arena.is_frozen(&plan.frozen[0])? && !arena.is_frozen(&plan.active[0])?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -293,6 +473,27 @@ impl SlimFit {
 
     /// Runs the forward pass `f` with its tensors kept as the options say, and counts them.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let slim = SlimFit::new(&arena, config)?;
+    /// let logits = slim.forward(|| model.forward(&Cx::train(&arena), &x))?;
+    /// // Exact to the bit, whatever is kept.
+    /// assert_eq!(logits.to_vec()?, model.forward(&Cx::train(&arena), &x)?.to_vec()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of `f`.
     pub fn forward<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -300,12 +501,54 @@ impl SlimFit {
     }
 
     /// What [`SlimFit::forward`] runs with, for a closure of its own.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let slim = SlimFit::new(&arena, config)?;
+    /// let keep = slim.keeper();
+    /// let loss = move |logits: Tensor| keep.run(|| logits.square()?.mean_all());
+    /// assert!(loss(model.forward(&Cx::train(&arena), &x)?)?.item()? >= 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn keeper(&self) -> Keeper {
         self.keeper.clone()
     }
 
     /// Takes note of how far the layers of the plan moved. After the optimiser's step; waits for the device if the schedule
     /// depends on it.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let mut slim = SlimFit::new(&arena, config)?;
+    /// slim.plan(&mut arena)?;
+    /// slim.observe(&arena)?; // nothing moved: the layers that were trained are at distance 0
+    /// assert_eq!(slim.scheduler().distances().iter().filter(|d| **d == 0.0).count(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If nothing was planned, or the device reported a fault.
@@ -319,16 +562,75 @@ impl SlimFit {
     }
 
     /// The names of the layers, in the order of [`Scheduler::distances`] and [`Scheduler::visits`].
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let slim = SlimFit::new(&arena, config)?;
+    /// assert_eq!(slim.layers(), ["layers.0.weight", "layers.1.weight", "layers.2.weight"]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn layers(&self) -> Vec<&str> {
         self.layers.iter().map(|l| l.name.as_str()).collect()
     }
 
     /// The state of the schedule.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// assert_eq!(SlimFit::new(&arena, config)?.scheduler().frozen(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
     }
 
     /// What the last forward pass kept, and the most that any kept.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::slimfit::SlimConfig;
+    /// use shadegrad_models::papers::slimfit::SlimFit;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[4, 4]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let x = Tensor::ones(&gpu, &[5, 8, 8, 1])?;
+    /// # let config = SlimConfig { freeze: 0.5, ..SlimConfig::default() };
+    /// // A model with three layers, `layers.0` to `layers.2`, of which one is frozen in each step.
+    /// let slim = SlimFit::new(&arena, config)?;
+    /// let logits = slim.forward(|| model.forward(&Cx::train(&arena), &x))?;
+    /// let memory = slim.memory();
+    /// assert!(memory.kept() > 0 && memory.peak >= memory.kept());
+    /// # drop(logits);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn memory(&self) -> Memory {
         Memory { tensors: self.keeper.ledger.rows(), peak: self.keeper.peak.load(Ordering::Relaxed) }
     }
@@ -344,6 +646,15 @@ impl Hooks for SlimFit {
 
 /// Exact GELU that keeps its input in 4 bits.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::slimfit::gelu_q4;
+/// let x = Tensor::from_slice(&gpu, &[-1.0, 0.5, 2.0], &[3])?.leaf();
+/// assert_eq!(gelu_q4(&x)?.to_vec()?, x.gelu()?.to_vec()?); // only its gradient is of 4 bits
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the device refuses.
 pub fn gelu_q4(x: &Tensor) -> Result<Tensor> {
@@ -351,6 +662,16 @@ pub fn gelu_q4(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The product `a b^T` of two activations (the last two dimensions; others broadcast), both kept in 8 bits.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::slimfit::matmul_q8;
+/// let a = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?;
+/// let b = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?;
+/// assert_eq!(matmul_q8(&a, &b)?.to_vec()?, [1.0 * 3.0 + 2.0 * 4.0]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -362,6 +683,16 @@ pub fn matmul_q8(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// `softmax(scores) v`, the weights kept in 8 bits without sign, once, and `v` in 8 bits with it.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::slimfit::softmax_matmul_q8;
+/// let v = Tensor::from_slice(&gpu, &[1.0, 3.0], &[2, 1])?;
+/// let mean = softmax_matmul_q8(&Tensor::zeros(&gpu, &[1, 2])?, &v)?;
+/// assert!((mean.item()? - 2.0).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes do not fit.
 pub fn softmax_matmul_q8(scores: &Tensor, v: &Tensor) -> Result<Tensor> {
@@ -372,6 +703,17 @@ pub fn softmax_matmul_q8(scores: &Tensor, v: &Tensor) -> Result<Tensor> {
 
 /// Layer norm over the last axis whose scale is a constant, keeping the largest `share` of its normalised elements.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::slimfit::layer_norm_pruned;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 3.0], &[1, 2])?.leaf();
+/// let (scale, shift) = (Tensor::ones(&gpu, &[2])?, Tensor::zeros(&gpu, &[2])?);
+/// let y = layer_norm_pruned(&x, &scale, &shift, 1e-12, 0.5)?.to_vec()?;
+/// assert!((y[0] + 1.0).abs() < 1e-5 && (y[1] - 1.0).abs() < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the share does not lie in `0..=1` (0 excluded), or the shapes do not fit.
 pub fn layer_norm_pruned(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32, share: f64) -> Result<Tensor> {
@@ -380,6 +722,19 @@ pub fn layer_norm_pruned(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32, s
 }
 
 /// A linear layer whose weight is a constant: keeps nothing of its input.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::autograd::grad;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::slimfit::linear_frozen;
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0], &[1, 2])?.leaf();
+/// let weight = Tensor::from_slice(&gpu, &[3.0, 4.0], &[1, 2])?.leaf();
+/// let y = linear_frozen(&x, &weight, None)?;
+/// assert_eq!((y.item()?, grad(&y, &[&x])?[0].to_vec()?), (11.0, vec![3.0, 4.0]));
+/// assert!(grad(&y, &[&weight]).is_err()); // a constant
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the shapes do not fit.

@@ -8,6 +8,15 @@ const FIRST: u64 = 0x5346_0000_0000_0000;
 const CHOICE: u64 = 0x5346_0001_0000_0000;
 
 /// How the layers of a step are chosen.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+/// let mut nothing = Scheduler::new(4, 0.5, Schedule::Nothing, 1e7, 0)?;
+/// let mut random = Scheduler::new(4, 0.5, Schedule::Random, 1e7, 0)?;
+/// assert_eq!((nothing.plan().len(), random.plan().len()), (0, 2));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Schedule {
     /// Those that moved most, relative to their size, when they were last trained: the paper's.
@@ -20,6 +29,17 @@ pub enum Schedule {
 }
 
 /// The state of the schedule: a distance for each layer, the last observed mean relative change of its weights.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+/// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+/// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+/// assert_eq!(scheduler.plan(), [0, 1]);
+/// scheduler.observe(&[0.5, 0.25])?; // how far these two moved
+/// assert_eq!(scheduler.plan(), [2, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     schedule: Schedule,
@@ -35,6 +55,15 @@ pub struct Scheduler {
 impl Scheduler {
     /// For `layers` layers of which `floor(freeze layers)` are frozen in each step. First distances are uniform in
     /// `0..first`, which is far above any change, so that every layer is trained once early.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// let scheduler = Scheduler::new(10, 0.9, Schedule::Dynamics, 1e7, 0)?;
+    /// assert_eq!(scheduler.frozen(), 9);
+    /// assert!(Scheduler::new(10, 1.0, Schedule::Dynamics, 1e7, 0).is_err()); // something must be trained
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are no layers, the rate does not lie in `0..1` (1 excluded), or `first` is not positive.
@@ -64,6 +93,14 @@ impl Scheduler {
 
     /// The same schedule from these distances.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// let mut scheduler = Scheduler::new(3, 0.34, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![1.0, 9.0, 5.0])?;
+    /// assert_eq!(scheduler.plan(), [1, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is not one for each layer.
     pub fn with_distances(mut self, distances: Vec<f64>) -> Result<Self> {
@@ -76,6 +113,15 @@ impl Scheduler {
     }
 
     /// Chooses the layers of the next step, rising. All others are frozen in it.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// assert_eq!(scheduler.plan(), [0, 1]); // those that moved most
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn plan(&mut self) -> &[usize] {
         let layers = self.distances.len();
         let mut order: Vec<usize> = (0..layers).collect();
@@ -98,6 +144,18 @@ impl Scheduler {
     /// Takes the changes of the planned layers, in their order, as their new distances; others keep theirs. A change that
     /// is not finite counts as none at all, so that a layer that broke does not stay active for good.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// assert!(scheduler.observe(&[0.5, 0.25]).is_err()); // nothing was planned
+    /// scheduler.plan();
+    /// scheduler.observe(&[0.5, 0.25])?;
+    /// assert_eq!(scheduler.distances(), [0.5, 0.25, 2.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If nothing was planned, or there is not one change for each of its layers.
     pub fn observe(&mut self, changes: &[f64]) -> Result<()> {
@@ -118,26 +176,77 @@ impl Scheduler {
     }
 
     /// The layers of the step that was planned and not observed yet.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// scheduler.plan();
+    /// assert_eq!(scheduler.active(), Some(&[0, 1][..]));
+    /// scheduler.observe(&[0.5, 0.25])?;
+    /// assert_eq!(scheduler.active(), None);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn active(&self) -> Option<&[usize]> {
         self.active.as_deref()
     }
 
     /// Whether anything depends on the distances: not if all layers, none or random ones are trained.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// assert!(scheduler.wants_changes());
+    /// assert!(!Scheduler::new(4, 0.0, Schedule::Dynamics, 1e7, 0)?.wants_changes()); // all are trained
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn wants_changes(&self) -> bool {
         self.schedule == Schedule::Dynamics && self.frozen > 0
     }
 
     /// The distance of each layer.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// assert_eq!(scheduler.distances(), [4.0, 3.0, 2.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn distances(&self) -> &[f64] {
         &self.distances
     }
 
     /// How many steps each layer was trained in.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// scheduler.plan();
+    /// scheduler.observe(&[0.5, 0.25])?;
+    /// assert_eq!(scheduler.visits(), [1, 1, 0, 0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn visits(&self) -> &[u64] {
         &self.visits
     }
 
     /// Layers that a step freezes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::slimfit::{Schedule, Scheduler};
+    /// # let mut scheduler = Scheduler::new(4, 0.5, Schedule::Dynamics, 1e7, 0)?.with_distances(vec![4.0, 3.0, 2.0, 1.0])?;
+    /// // Four layers at distances 4, 3, 2 and 1, of which two are frozen in each step.
+    /// assert_eq!(scheduler.frozen(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn frozen(&self) -> usize {
         if self.schedule == Schedule::Nothing { self.distances.len() } else { self.frozen }
     }

@@ -8,7 +8,7 @@ const EPS: f32 = 1e-12;
 
 /// Sizes of a [`SplitVit`].
 #[derive(Clone, Copy, Debug)]
-pub struct SplitVitConfig {
+pub(crate) struct SplitVitConfig {
     /// Side of a picture in pixels.
     pub side: usize,
     /// Its channels.
@@ -27,7 +27,7 @@ pub struct SplitVitConfig {
 
 impl SplitVitConfig {
     /// Tokens of a picture, the class token among them.
-    pub fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         (self.side / self.patch.max(1)).pow(2) + 1
     }
 }
@@ -46,7 +46,7 @@ struct Block {
 
 /// A pre-norm transformer on patches, with a class token that the head reads. Weights start as truncated normals of
 /// standard deviation `1 / sqrt(inputs)`, biases at 0; the head as a normal of 0.02.
-pub struct SplitVit {
+pub(crate) struct SplitVit {
     patch: Conv2d,
     class: ParamId,
     position: ParamId,
@@ -60,7 +60,7 @@ impl SplitVit {
     ///
     /// # Errors
     /// If the patch does not divide the side, or the heads the width.
-    pub fn new(scope: &mut Scope<'_>, config: &SplitVitConfig) -> Result<Self> {
+    pub(crate) fn new(scope: &mut Scope<'_>, config: &SplitVitConfig) -> Result<Self> {
         let &SplitVitConfig { side, channels, patch, width, depth, heads, classes } = config;
         if patch == 0 || side % patch != 0 || heads == 0 || width % heads != 0 {
             let detail = format!("patches of {patch} on a side of {side}, {heads} heads of width {width}; both must divide");

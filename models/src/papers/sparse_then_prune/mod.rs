@@ -80,6 +80,19 @@ pub const PAPER: Paper = Paper {
 };
 
 /// What is taken of attention weights `A` `[.., T]`, whose rows sum to one.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, attn_penalty};
+/// // Half of the attention on either of two keys.
+/// let maps = [Tensor::full(&gpu, &[1, 1, 2], 0.5)?];
+/// let of = |penalty| attn_penalty(&maps, penalty, Layers::Last)?.item();
+/// assert!((of(AttnPenalty::LogSquare)? - 1.25f32.ln()).abs() < 1e-6);
+/// assert!((of(AttnPenalty::LogSquareSum)? - 2.0 * 1.25f32.ln()).abs() < 1e-6);
+/// assert!((of(AttnPenalty::Entropy)? - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttnPenalty {
     /// `mean log(1 + A^2)` over all entries: the paper's.
@@ -92,6 +105,16 @@ pub enum AttnPenalty {
 }
 
 /// Which attention is penalised.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, attn_penalty};
+/// let maps = [Tensor::zeros(&gpu, &[1, 1, 2])?, Tensor::full(&gpu, &[1, 1, 2], 0.5)?];
+/// let of = |layers| attn_penalty(&maps, AttnPenalty::LogSquare, layers)?.item();
+/// assert!((of(Layers::All)? - of(Layers::Last)? / 2.0).abs() < 1e-6); // the first has a penalty of 0
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layers {
     /// That of the last block, as the published code does.
@@ -105,6 +128,16 @@ pub enum Layers {
 /// in it, in the graph: of [`Tensor::sdpa`], window attention, or a softmax over three or four dimensions in a layer of
 /// one's own.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::attention_maps;
+/// let scores = Tensor::zeros(&gpu, &[1, 2, 4])?;
+/// let (sums, maps) = attention_maps(|| scores.softmax(2)?.sum(&[2], false))?;
+/// assert_eq!((sums.shape(), maps[0].to_vec()?), (&[1, 2][..], vec![0.25; 8]));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of `forward`.
 pub fn attention_maps<T>(forward: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Tensor>)> {
@@ -114,6 +147,17 @@ pub fn attention_maps<T>(forward: impl FnOnce() -> Result<T>) -> Result<(T, Vec<
 }
 
 /// The penalty of attention weights: a scalar, differentiable.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, attn_penalty};
+/// let maps = [Tensor::full(&gpu, &[1, 1, 4], 0.25)?];
+/// let penalty = attn_penalty(&maps, AttnPenalty::LogSquare, Layers::Last)?;
+/// assert!((penalty.item()? - (1.0f32 + 0.0625).ln()).abs() < 1e-6);
+/// assert!(attn_penalty(&[], AttnPenalty::LogSquare, Layers::Last).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If there are no weights: the model has no attention, or was run without [`attention_maps`].
@@ -146,6 +190,31 @@ pub fn attn_penalty(maps: &[Tensor], penalty: AttnPenalty, layers: Layers) -> Re
 }
 
 /// Cross-entropy and `lambda` times a penalty, for [`shadegrad::train::Trainer::loss`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, SparseLoss};
+/// # /// A layer whose rows attend to each other, and a head.
+/// # struct Attend(Linear, Linear);
+/// # impl Module for Attend {
+/// #     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+/// #         let weights = self.0.forward(cx, &x.flatten(2, 3)?)?.softmax(2)?;
+/// #         self.1.forward(cx, &weights.mean(&[1], false)?)
+/// #     }
+/// # }
+/// # let mut names = Builder::new();
+/// # let rows = Linear::new(&mut names.root().sub("rows"), 8, 8, true);
+/// # let model = Attend(rows, Linear::new(&mut names.root().sub("head"), 8, 10, true));
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// // A model whose eight rows of pixels attend to each other once.
+/// let sparse = SparseLoss { lambda: 0.01, penalty: AttnPenalty::LogSquare, layers: Layers::Last };
+/// let x = Tensor::ones(&gpu, &[2, 8, 8, 1])?;
+/// let cx = Cx::train(&arena);
+/// let loss = sparse.add(|| model.forward(&cx, &x), |logits| logits.square()?.mean_all())?;
+/// arena.backward(&loss)?; // through the attention, too
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseLoss {
     /// The penalty's factor; 0.01 in the paper.
@@ -159,6 +228,38 @@ pub struct SparseLoss {
 impl SparseLoss {
     /// The loss of a training step: any model that has attention. With a `lambda` of 0 it is the plain one to the bit.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # use shadegrad::train::{FitOptions, Images, NoHooks, Trainer};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, SparseLoss};
+    /// # /// A layer whose rows attend to each other, and a head.
+    /// # struct Attend(Linear, Linear);
+    /// # impl Module for Attend {
+    /// #     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    /// #         let weights = self.0.forward(cx, &x.flatten(2, 3)?)?.softmax(2)?;
+    /// #         self.1.forward(cx, &weights.mean(&[1], false)?)
+    /// #     }
+    /// # }
+    /// # let mut names = Builder::new();
+    /// # let rows = Linear::new(&mut names.root().sub("rows"), 8, 8, true);
+    /// # let model = Attend(rows, Linear::new(&mut names.root().sub("head"), 8, 10, true));
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// // A model whose eight rows of pixels attend to each other once.
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// let sparse = SparseLoss { lambda: 0.01, penalty: AttnPenalty::LogSquare, layers: Layers::Last };
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let options = FitOptions { epochs: 1, batch: 10, ..FitOptions::default() };
+    /// let summary = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.01, options)
+    ///     .loss(|step| sparse.loss(step))
+    ///     .fit(&images, None, &mut NoHooks)?;
+    /// assert_eq!(summary.steps, 2);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`SparseLoss::add`].
     pub fn loss(&self, step: &Step) -> Result<Tensor> {
@@ -166,6 +267,17 @@ impl SparseLoss {
     }
 
     /// Runs `forward`, makes a loss of its result by `plain`, and adds the penalty of the attention on the way.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::sparse_then_prune::{AttnPenalty, Layers, SparseLoss};
+    /// let scores = Tensor::zeros(&gpu, &[1, 2, 4])?.leaf();
+    /// let sparse = SparseLoss { lambda: 2.0, penalty: AttnPenalty::LogSquare, layers: Layers::Last };
+    /// let loss = sparse.add(|| scores.softmax(2), |weights| weights.mean_all())?;
+    /// assert!((loss.item()? - (0.25 + 2.0 * (1.0f32 + 0.0625).ln())).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the model has no attention, or its weights are constants in the graph; those of the two functions.
@@ -194,6 +306,32 @@ impl SparseLoss {
 }
 
 /// What attention looks like, by block.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{AttentionStats, attention_stats};
+/// # /// A layer whose rows attend to each other, and a head.
+/// # struct Attend(Linear, Linear);
+/// # impl Module for Attend {
+/// #     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+/// #         let weights = self.0.forward(cx, &x.flatten(2, 3)?)?.softmax(2)?;
+/// #         self.1.forward(cx, &weights.mean(&[1], false)?)
+/// #     }
+/// # }
+/// # let mut names = Builder::new();
+/// # let rows = Linear::new(&mut names.root().sub("rows"), 8, 8, true);
+/// # let model = Attend(rows, Linear::new(&mut names.root().sub("head"), 8, 10, true));
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// // A model whose eight rows of pixels attend to each other once.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let stats: AttentionStats = attention_stats(&model, &Cx::eval(&arena), &images, 10)?;
+/// assert_eq!((stats.entropy.len(), stats.log_square.len()), (1, 1));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AttentionStats {
     /// Mean entropy of the rows in nats; at most the logarithm of the keys.
@@ -203,6 +341,32 @@ pub struct AttentionStats {
 }
 
 /// Measures attention on the first `pictures` of `data`, in evaluation.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::attention_stats;
+/// # /// A layer whose rows attend to each other, and a head.
+/// # struct Attend(Linear, Linear);
+/// # impl Module for Attend {
+/// #     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+/// #         let weights = self.0.forward(cx, &x.flatten(2, 3)?)?.softmax(2)?;
+/// #         self.1.forward(cx, &weights.mean(&[1], false)?)
+/// #     }
+/// # }
+/// # let mut names = Builder::new();
+/// # let rows = Linear::new(&mut names.root().sub("rows"), 8, 8, true);
+/// # let model = Attend(rows, Linear::new(&mut names.root().sub("head"), 8, 10, true));
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// // A model whose eight rows of pixels attend to each other once.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// let stats = attention_stats(&model, &Cx::eval(&arena), &images, 10)?;
+/// assert!(stats.entropy[0] > 0.0 && stats.entropy[0] <= 8f64.ln() + 1e-6); // of eight keys
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the model has no attention, or those of the model.
@@ -230,6 +394,20 @@ pub fn attention_stats(model: &dyn Module, cx: &Cx, data: &Images, pictures: usi
 }
 
 /// What a pruning left.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::{PruneReport, prune_global_l1};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.25], &[2, 2])?)?;
+/// // A model with the weights 0.1, -4, 2 and -0.25.
+/// let report: PruneReport = prune_global_l1(&mut arena, 0.5, |_| true)?;
+/// assert_eq!(report.per_tensor, [("w".to_string(), 2, 4)]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PruneReport {
     /// Prunable weights.
@@ -244,12 +422,40 @@ pub struct PruneReport {
 
 /// The paper's choice of what can be pruned: every parameter called `weight`, scales of norms included, except the one
 /// named (the last norm's scale, `norm.weight` in [`crate::Vit`]). Biases, class token and positions are not.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::sparse_then_prune::weights;
+/// let mut names = Builder::new();
+/// Linear::new(&mut names.root().sub("fc"), 2, 2, true);
+/// LayerNorm::new(&mut names.root().sub("norm"), 2, 1e-5);
+/// let (table, _) = names.tables()?;
+/// let chosen: Vec<&str> =
+///     table.entries().iter().filter(|e| weights("norm.weight")(e)).map(|e| e.name.as_str()).collect();
+/// assert_eq!(chosen, ["fc.weight"]);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn weights(except: &str) -> impl Fn(&Entry) -> bool + Copy + use<'_> {
     move |e| (e.name == "weight" || e.name.ends_with(".weight")) && e.name != except
 }
 
 /// Masks the `round(share n)` weights (halves to even) of smallest size among the `n` that `prunable` chooses, all layers
 /// together; ties go to the lower position. What is masked already counts among them.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::prune_global_l1;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.25], &[2, 2])?)?;
+/// // A model with the weights 0.1, -4, 2 and -0.25.
+/// let report = prune_global_l1(&mut arena, 0.5, |_| true)?;
+/// assert_eq!((report.pruned, report.threshold), (2, 0.25));
+/// assert_eq!(arena.params().by_name("w")?.to_vec()?, [0.0, -4.0, 2.0, 0.0]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the share does not lie in `0..=1`, nothing is chosen, or a weight is NaN.
@@ -273,6 +479,20 @@ pub fn prune_global_l1(arena: &mut Arena, share: f64, prunable: impl Fn(&Entry) 
 
 /// What `evaluate` finds after each share was pruned from a copy of `arena`.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::prune_sweep;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.25], &[2, 2])?)?;
+/// // A model with the weights 0.1, -4, 2 and -0.25.
+/// let left = |arena: &Arena| Ok(arena.params().by_name("w")?.to_vec()?.iter().filter(|v| **v != 0.0).count() as f64);
+/// assert_eq!(prune_sweep(&arena, &[0.25, 0.75], |_| true, left)?, [(0.25, 3.0), (0.75, 1.0)]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// As [`prune_global_l1`], and those of `evaluate`.
 pub fn prune_sweep(
@@ -290,6 +510,12 @@ pub fn prune_sweep(
 }
 
 /// Options of [`OneCycle`].
+///
+/// ```
+/// use shadegrad_models::papers::sparse_then_prune::OneCycleConfig;
+/// let config = OneCycleConfig { max_lr: 0.01, momentum: None, ..OneCycleConfig::paper(1000) };
+/// assert_eq!((config.div, config.pct), (25.0, 0.5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneCycleConfig {
     /// The highest rate.
@@ -311,6 +537,12 @@ pub struct OneCycleConfig {
 impl OneCycleConfig {
     /// As in the paper's code: rate 1e-3 after 500 steps, momentum from 0.95 to 0.85 and back, decay 1e-4. The code
     /// breaks with 500 steps or fewer in all; here it is 0.3 of the steps then.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::sparse_then_prune::OneCycleConfig;
+    /// assert_eq!(OneCycleConfig::paper(5000).pct, 0.1); // 500 steps of 5000
+    /// assert_eq!(OneCycleConfig::paper(400).pct, 0.3);
+    /// ```
     pub fn paper(total: u64) -> Self {
         let pct = if total > 500 { 500.0 / total as f64 } else { 0.3 };
         Self { max_lr: 1e-3, total, pct, div: 25.0, final_div: 1e4, momentum: Some((0.85, 0.95)), weight_decay: 1e-4 }
@@ -319,6 +551,15 @@ impl OneCycleConfig {
 
 /// One cycle of the rate with the momentum going the other way, as PyTorch's `OneCycleLR` with `cycle_momentum`. As a
 /// watcher of a [`shadegrad::train::Trainer`] it sets the momentum of every step; the rate is [`OneCycle::lr`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::sparse_then_prune::{OneCycle, OneCycleConfig};
+/// let cycle = OneCycle::new(OneCycleConfig::paper(5000))?;
+/// assert!((cycle.lr(499) - 1e-3).abs() < 1e-8 && (cycle.momentum(499) - 0.85).abs() < 1e-6);
+/// assert!(cycle.lr(4999) < 1e-8);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct OneCycle {
     config: OneCycleConfig,
@@ -326,6 +567,12 @@ pub struct OneCycle {
 
 impl OneCycle {
     /// Checks the options.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::sparse_then_prune::{OneCycle, OneCycleConfig};
+    /// assert!(OneCycle::new(OneCycleConfig::paper(1000)).is_ok());
+    /// assert!(OneCycle::new(OneCycleConfig { pct: 1.0, ..OneCycleConfig::paper(1000) }).is_err()); // it never falls
+    /// ```
     ///
     /// # Errors
     /// If the rise is not longer than a step and shorter than all, a rate or a divisor is not positive, or a momentum is
@@ -350,12 +597,28 @@ impl OneCycle {
     }
 
     /// The rate of a step, from 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::sparse_then_prune::{OneCycle, OneCycleConfig};
+    /// let cycle = OneCycle::new(OneCycleConfig { max_lr: 1.0, ..OneCycleConfig::paper(5000) })?;
+    /// assert!((cycle.lr(0) - 1.0 / 25.0).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn lr(&self, step: u64) -> f32 {
         let OneCycleConfig { max_lr, total, pct, div, final_div, .. } = self.config;
         schedule::one_cycle(step, total, max_lr, pct as f32, div, final_div)
     }
 
     /// The momentum of a step.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::sparse_then_prune::{OneCycle, OneCycleConfig};
+    /// let cycle = OneCycle::new(OneCycleConfig::paper(5000))?;
+    /// assert!((cycle.momentum(0) - 0.95).abs() < 1e-6 && (cycle.momentum(4999) - 0.95).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn momentum(&self, step: u64) -> f32 {
         match self.config.momentum {
             // From `high` down to `low`, and back to where it began.
@@ -365,6 +628,15 @@ impl OneCycle {
     }
 
     /// The rule of a step: SGD with its momentum.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::Rule;
+    /// use shadegrad_models::papers::sparse_then_prune::{OneCycle, OneCycleConfig};
+    /// let cycle = OneCycle::new(OneCycleConfig { momentum: None, ..OneCycleConfig::paper(5000) })?;
+    /// assert_eq!(cycle.rule(0), Rule::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false, weight_decay: 1e-4 });
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rule(&self, step: u64) -> Rule {
         let OneCycleConfig { weight_decay, .. } = self.config;
         Rule::Sgd { momentum: self.momentum(step), dampening: 0.0, nesterov: false, weight_decay }

@@ -47,6 +47,19 @@ fn add(sum: Option<Tensor>, one: Tensor) -> Result<Option<Tensor>> {
 /// `rowsum(dA A) = rowsum(dO O)` is only the first of that row's two terms; the second, `c rowsum(2 A^2 / (1 + A^2))`,
 /// takes one more pass.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::sparse_then_prune::tiled_attention;
+/// let (q, k) = (Tensor::zeros(&gpu, &[1, 1, 2, 3])?, Tensor::zeros(&gpu, &[1, 1, 4, 3])?);
+/// let v = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 4.0], &[1, 1, 4, 1])?;
+/// let (out, penalty) = tiled_attention(&q, &k, &v, 1.0, 2)?;
+/// // Each of two queries has a quarter of its attention on each of four keys.
+/// assert!(out.to_vec()?.iter().all(|o| (o - 2.5).abs() < 1e-6));
+/// assert!((penalty.item()? - 8.0 * (1.0f32 + 0.0625).ln()).abs() < 1e-5);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If the shapes are not `[B, H, L, D]`, `[B, H, S, D]` and `[B, H, S, Dv]`, or the tile is 0. Asking for second derivatives is
 /// an error of the backward pass.

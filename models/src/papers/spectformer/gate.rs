@@ -6,6 +6,17 @@ use shadegrad::{Error, FftNorm, Result, Tensor};
 /// The half spectrum of real maps `[B, H, W, C]` with orthonormal scaling: real and imaginary part, each
 /// `[B, H, W/2 + 1, C]`. [`Tensor::rfft2`] is the same with the parts as pairs in one tensor.
 ///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::spectformer::rfft2;
+/// let (re, im) = rfft2(&Tensor::ones(&gpu, &[1, 2, 2, 1])?)?;
+/// // All that a constant map has is its mean.
+/// assert!((re.to_vec()?[0] - 2.0).abs() < 1e-6 && re.to_vec()?[1..].iter().all(|v| v.abs() < 1e-6));
+/// assert!(im.to_vec()?.iter().all(|v| v.abs() < 1e-6));
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// If `x` has not four dimensions, or a map has no cells.
 pub fn rfft2(x: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -15,6 +26,17 @@ pub fn rfft2(x: &Tensor) -> Result<(Tensor, Tensor)> {
 
 /// The real maps `[B, h, w, C]` of a half spectrum given by its parts, each `[B, h, w/2 + 1, C]`: the inverse of
 /// [`rfft2`]. What of the spectrum no real map can have is ignored, as a standard real inverse does.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::spectformer::{irfft2, rfft2};
+/// let x = Tensor::from_slice(&gpu, &[1.0, 2.0, 3.0, 5.0], &[1, 2, 2, 1])?;
+/// let (re, im) = rfft2(&x)?;
+/// let back = irfft2(&re, &im, (2, 2))?.to_vec()?;
+/// assert!(back.iter().zip([1.0, 2.0, 3.0, 5.0]).all(|(a, b)| (a - b).abs() < 1e-5));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If the parts differ in shape, or are not a half spectrum of an `h` x `w` grid.
@@ -36,6 +58,27 @@ pub fn irfft2(re: &Tensor, im: &Tensor, (h, w): (usize, usize)) -> Result<Tensor
 /// Mixes the tokens of a grid: the part of a transformer block that a spectral gate and attention both are.
 ///
 /// [`SpectFormer::with_mixers`](super::SpectFormer::with_mixers) builds a network of any.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::spectformer::{SpectFormer, SpectFormerConfig, TokenMixer};
+/// /// The mean of all tokens, for each of them.
+/// struct Mean;
+/// impl TokenMixer for Mean {
+///     fn mix(&self, _: &Cx, x: &Tensor, _: (usize, usize)) -> Result<Tensor> {
+///         x.mean(&[1], true)?.broadcast_to(x.shape())
+///     }
+///     fn macs(&self, _: (usize, usize), _: usize) -> u64 {
+///         0
+///     }
+/// }
+/// let config = SpectFormerConfig::tiny(&Spec::cifar10());
+/// let mut names = Builder::new();
+/// let model = SpectFormer::with_mixers(&mut names.root(), &config, |_, _, _| Ok(Box::new(Mean)))?;
+/// assert!(model.macs() < SpectFormer::new(&mut Builder::new().root(), &config)?.macs());
+/// # Ok::<(), Error>(())
+/// ```
 pub trait TokenMixer: Send + Sync {
     /// The mixed tokens `[B, h w, C]` of `x` of the same shape, whose tokens lie row by row on the grid `(h, w)`.
     ///
@@ -65,6 +108,18 @@ impl TokenMixer for MultiHeadAttention {
 ///
 /// Of its `2 h (w/2 + 1)` numbers a channel only `h w` have an effect: a real map's spectrum is Hermitian, and what
 /// `K` adds to that in the columns `0` and (even `w`) `w/2` is ignored.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::spectformer::SpectralGate;
+/// let mut names = Builder::new();
+/// let gate = SpectralGate::new(&mut names.root().sub("mix"), (2, 3), 4, SpectralGate::INIT_STD)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let tokens = Tensor::ones(&gpu, &[5, 2 * 3, 4])?;
+/// assert_eq!(gate.forward(&Cx::eval(&arena), &tokens)?.shape(), [5, 6, 4]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SpectralGate {
     name: String,
@@ -78,6 +133,15 @@ impl SpectralGate {
     pub const INIT_STD: f32 = 0.02;
 
     /// A layer for tokens on `grid` (height, width), real and imaginary parts drawn with standard deviation `init_std`.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::SpectralGate;
+    /// let mut names = Builder::new();
+    /// SpectralGate::new(&mut names.root().sub("mix"), (14, 14), 64, 0.02)?;
+    /// assert_eq!(names.tables()?.0.numel(), 14 * 8 * 64 * 2); // half the spectrum, two parts
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a side of the grid is 0.
@@ -95,17 +159,48 @@ impl SpectralGate {
     }
 
     /// The filter.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::SpectralGate;
+    /// let mut names = Builder::new();
+    /// let gate = SpectralGate::new(&mut names.root().sub("mix"), (4, 4), 8, 0.02)?;
+    /// assert_eq!(names.tables()?.0.entries()[gate.filter().index()].name, "mix.complex_weight");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn filter(&self) -> ParamId {
         self.filter
     }
 
     /// Height and width of the grid it filters.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::SpectralGate;
+    /// let gate = SpectralGate::new(&mut Builder::new().root(), (14, 7), 64, 0.02)?;
+    /// assert_eq!(gate.grid(), (14, 7));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn grid(&self) -> (usize, usize) {
         self.grid
     }
 
     /// The kernel `[h, w, C]` that the layer convolves with:
     /// `y[i, j] = sum k[a, b] x[(i - a) mod h, (j - b) mod w]` in each channel.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::spectformer::SpectralGate;
+    /// let mut names = Builder::new();
+    /// let gate = SpectralGate::new(&mut names.root().sub("mix"), (2, 2), 1, 0.02)?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// // 1 for every frequency: the gate leaves all as it is, its kernel is a single 1.
+    /// arena.set_value(gate.filter(), &Tensor::from_slice(&gpu, &[1.0, 0.0].repeat(4), &[2, 2, 1, 2])?)?;
+    /// let kernel = gate.spatial_kernel(&Cx::eval(&arena))?.to_vec()?;
+    /// assert!((kernel[0] - 1.0).abs() < 1e-6 && kernel[1..].iter().all(|k| k.abs() < 1e-6));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.

@@ -18,6 +18,15 @@ const AUX: f32 = 0.5;
 const CONV_EPS: f32 = 1e-5;
 
 /// The convolutions in front of the first stage.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::spectformer::{HierarchicalConfig, Stem};
+/// let config = HierarchicalConfig { stem: Stem::Small { hidden: 64 }, ..HierarchicalConfig::s(&Spec::cifar10()) };
+/// assert!(config.num_params()? < HierarchicalConfig::s(&Spec::cifar10()).num_params()? + 100_000);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stem {
     /// 7x7 of stride 2, two 3x3, 3x3 of stride 2: a quarter of the resolution.
@@ -33,6 +42,13 @@ pub enum Stem {
 }
 
 /// A stage: blocks of one width on one grid.
+///
+/// ```
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::spectformer::{HierarchicalConfig, Mixer, Stage};
+/// let config = HierarchicalConfig::s(&Spec::imagenet());
+/// assert_eq!(config.stages[0], Stage { mixer: Mixer::Spectral, dim: 64, depth: 3, heads: 0, mlp_ratio: 8 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// What mixes its tokens.
@@ -48,6 +64,16 @@ pub struct Stage {
 }
 
 /// What distinguishes the members of the family.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::Spec;
+/// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+/// let mut config = HierarchicalConfig::cifar(&Spec::cifar10());
+/// config.stages.pop(); // one stage less
+/// assert!(config.num_params()? < HierarchicalConfig::cifar(&Spec::cifar10()).num_params()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct HierarchicalConfig {
     /// Images and classes.
@@ -81,32 +107,82 @@ impl HierarchicalConfig {
     }
 
     /// SpectFormer-H-S.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// assert_eq!(HierarchicalConfig::s(&Spec::imagenet()).num_params()?, 21_777_928);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn s(spec: &Spec) -> Self {
         Self::of(spec, Stem::Deep { hidden: 32 }, [64, 128, 320, 448], [10, 14], [3, 4, 6, 3], 0.1)
     }
 
     /// SpectFormer-H-B.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// assert_eq!(HierarchicalConfig::b(&Spec::imagenet()).num_params()?, 32_539_880);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn b(spec: &Spec) -> Self {
         Self::of(spec, Stem::Deep { hidden: 64 }, [64, 128, 320, 512], [10, 16], [3, 4, 12, 3], 0.1)
     }
 
     /// SpectFormer-H-L.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// assert_eq!(HierarchicalConfig::l(&Spec::imagenet()).num_params()?, 54_162_792);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn l(spec: &Spec) -> Self {
         Self::of(spec, Stem::Deep { hidden: 64 }, [96, 192, 384, 512], [12, 16], [3, 6, 18, 3], 0.3)
     }
 
     /// For images of CIFAR's size: grids of 16, 8, 4 and 2. Not a published size.
+    ///
+    /// ```
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// let config = HierarchicalConfig::cifar(&Spec::cifar10());
+    /// assert_eq!(config.stages.iter().map(|s| s.dim).collect::<Vec<_>>(), [48, 96, 160, 224]);
+    /// ```
     pub fn cifar(spec: &Spec) -> Self {
         Self::of(spec, Stem::Small { hidden: 32 }, [48, 96, 160, 224], [5, 7], [2, 2, 4, 2], 0.1)
     }
 
     /// The same with the head that labels tokens.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// let config = HierarchicalConfig::s(&Spec::imagenet()).with_token_labels();
+    /// assert_eq!(config.num_params()? - 21_777_928, 448 * 1000 + 1000); // a second head
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_token_labels(self) -> Self {
         Self { token_labels: true, ..self }
     }
 
     /// Trainable parameters of the model. Needs no device.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::HierarchicalConfig;
+    /// let config = HierarchicalConfig::s(&Spec::imagenet());
+    /// assert_eq!(config.num_params()?, 21_777_928);
+    /// assert!(HierarchicalConfig { stages: vec![], ..config }.num_params().is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`SpectFormerH::new`].
@@ -299,6 +375,26 @@ impl ClassBlock {
 }
 
 /// What the heads of [`SpectFormerH`] say.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::spectformer::{HierarchicalConfig, Mixer, Stage, Stem};
+/// use shadegrad_models::papers::spectformer::{Logits, SpectFormerH};
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let one = Stage { mixer: Mixer::Spectral, dim: 4, depth: 1, heads: 1, mlp_ratio: 1 };
+/// # let stem = Stem::Small { hidden: 2 };
+/// # let config = HierarchicalConfig { spec, stem, stages: vec![one], drop_path: 0.0, token_labels: true };
+/// // A stage of one spectral block on a grid of 4 x 4, with a head for its tokens.
+/// let mut names = Builder::new();
+/// let model = SpectFormerH::new(&mut names.root(), &config)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits: Logits = model.logits(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
+/// assert_eq!(logits.image.shape(), [2, 10]);
+/// assert!(logits.tokens.is_some_and(|t| t.shape() == [2, 4 * 4, 10]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Logits {
     /// For the image, `[batch, classes]`.
@@ -309,6 +405,17 @@ pub struct Logits {
 
 impl Logits {
     /// The logits of a test: the image's, and half the largest of the tokens' where there are some.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::spectformer::Logits;
+    /// let image = Tensor::from_slice(&gpu, &[1.0, 0.0], &[1, 2])?;
+    /// let tokens = Tensor::from_slice(&gpu, &[0.0, 2.0, 4.0, 0.0], &[1, 2, 2])?;
+    /// // Half of the tokens' largest, 4 and 2, is added.
+    /// assert_eq!(Logits { image, tokens: Some(tokens) }.combined()?.to_vec()?, [3.0, 1.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -321,6 +428,17 @@ impl Logits {
 
     /// The loss of token labelling: cross-entropy of the image with `image` `[batch, classes]`, and half that of the tokens,
     /// averaged, with `tokens` `[batch, tokens, classes]`; both are distributions.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::spectformer::Logits;
+    /// let (image, tokens) = (Tensor::zeros(&gpu, &[1, 2])?, Some(Tensor::zeros(&gpu, &[1, 3, 2])?));
+    /// let (whole, parts) = (Tensor::full(&gpu, &[1, 2], 0.5)?, Tensor::full(&gpu, &[1, 3, 2], 0.5)?);
+    /// let loss = Logits { image, tokens }.token_label_loss(&whole, &parts)?;
+    /// assert!((loss.item()? - 1.5 * 2f32.ln()).abs() < 1e-6); // an undecided model
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the model was built without the head for tokens, or a shape does not fit.
@@ -353,6 +471,25 @@ struct StageLayers {
 
 /// Stem, stages, class attention, heads. The stages as the paper's code has them, whole: the first two spectral, the others
 /// attention (the paper's figure draws both kinds within the first two).
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::spectformer::{HierarchicalConfig, Mixer, Stage, Stem};
+/// use shadegrad_models::papers::spectformer::SpectFormerH;
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let one = Stage { mixer: Mixer::Spectral, dim: 4, depth: 1, heads: 1, mlp_ratio: 1 };
+/// # let stem = Stem::Small { hidden: 2 };
+/// # let config = HierarchicalConfig { spec, stem, stages: vec![one], drop_path: 0.0, token_labels: true };
+/// // A stage of one spectral block on a grid of 4 x 4, with a head for its tokens.
+/// let mut names = Builder::new();
+/// let model = SpectFormerH::new(&mut names.root(), &config)?;
+/// let arena = Arena::new(&gpu, &names, 0)?;
+/// let logits = model.forward(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
+/// assert_eq!(logits.shape(), [2, 10]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct SpectFormerH {
     stages: Vec<StageLayers>,
     class_block: ClassBlock,
@@ -364,6 +501,16 @@ pub struct SpectFormerH {
 
 impl SpectFormerH {
     /// The network that `config` describes.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::{HierarchicalConfig, SpectFormerH};
+    /// let mut names = Builder::new();
+    /// SpectFormerH::new(&mut names.root(), &HierarchicalConfig::cifar(&Spec::cifar10()))?;
+    /// assert!(names.tables()?.0.find("block1.0.attn.complex_weight").is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If a number of it is 0, or heads do not divide a width.
@@ -423,6 +570,25 @@ impl SpectFormerH {
 
     /// What both heads say of images `[batch, height, width, channels]`: what training with token labels starts from.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::spectformer::{Mixer, Stage, Stem};
+    /// use shadegrad_models::papers::spectformer::{HierarchicalConfig, SpectFormerH};
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let one = Stage { mixer: Mixer::Spectral, dim: 4, depth: 1, heads: 1, mlp_ratio: 1 };
+    /// # let stem = Stem::Small { hidden: 2 };
+    /// # let config = HierarchicalConfig { spec, stem, stages: vec![one], drop_path: 0.0, token_labels: true };
+    /// // A stage of one spectral block on a grid of 4 x 4, with a head for its tokens.
+    /// let mut names = Builder::new();
+    /// let model = SpectFormerH::new(&mut names.root(), &HierarchicalConfig { token_labels: false, ..config })?;
+    /// let arena = Arena::new(&gpu, &names, 0)?;
+    /// let logits = model.logits(&Cx::eval(&arena), &Tensor::zeros(&gpu, &[1, 8, 8, 1])?)?;
+    /// assert!(logits.tokens.is_none()); // without the second head
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Module::forward`].
     pub fn logits(&self, cx: &Cx, x: &Tensor) -> Result<Logits> {
@@ -454,6 +620,17 @@ impl SpectFormerH {
     }
 
     /// Multiply-adds of a forward pass for one image, counted as [`super::SpectFormer::macs`] does.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::spectformer::{HierarchicalConfig, SpectFormerH};
+    /// let model = |c: &HierarchicalConfig| SpectFormerH::new(&mut Builder::new().root(), c);
+    /// let config = HierarchicalConfig::cifar(&Spec::cifar10());
+    /// let more = model(&config.clone().with_token_labels())?.macs() - model(&config)?.macs();
+    /// assert_eq!(more, 2 * 2 * 224 * 10); // a head for each of four tokens
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn macs(&self) -> u64 {
         self.macs
     }

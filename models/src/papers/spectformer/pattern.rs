@@ -6,6 +6,14 @@ use std::str::FromStr;
 use shadegrad::{Error, Result};
 
 /// What mixes the tokens of a block.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::spectformer::{Mixer, Pattern};
+/// let pattern: Pattern = "sa".parse()?;
+/// assert_eq!(pattern.mixers(), [Mixer::Spectral, Mixer::Attention]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mixer {
     /// A [`SpectralGate`](super::SpectralGate): `s` in a pattern.
@@ -15,6 +23,14 @@ pub enum Mixer {
 }
 
 /// Which kind of block comes first.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::spectformer::{Order, Pattern};
+/// let inverse = Pattern::new(4, 1, Order::AttentionFirst)?;
+/// assert_eq!(inverse.to_string(), "aaas");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
     /// The paper's.
@@ -25,11 +41,28 @@ pub enum Order {
 }
 
 /// The mixer of each block, first to last; as text a letter each: `ssaa`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::spectformer::{Order, Pattern};
+/// let pattern: Pattern = "ssaa".parse()?;
+/// assert_eq!(pattern, Pattern::new(4, 2, Order::SpectralFirst)?);
+/// assert!("ssxa".parse::<Pattern>().is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Vec<Mixer>);
 
 impl Pattern {
     /// `alpha` spectral blocks of `depth`, the others attention.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::{Order, Pattern};
+    /// assert_eq!(Pattern::new(12, 4, Order::SpectralFirst)?.to_string(), "ssssaaaaaaaa");
+    /// assert!(Pattern::new(2, 3, Order::SpectralFirst).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If `alpha` is larger than `depth`, or there are no blocks.
@@ -53,16 +86,37 @@ impl Pattern {
     }
 
     /// The mixers, first to last.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::{Mixer, Order, Pattern};
+    /// assert!(Pattern::new(3, 3, Order::SpectralFirst)?.mixers().iter().all(|m| *m == Mixer::Spectral));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn mixers(&self) -> &[Mixer] {
         &self.0
     }
 
     /// Number of blocks.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::Pattern;
+    /// assert_eq!("sas".parse::<Pattern>()?.depth(), 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn depth(&self) -> usize {
         self.0.len()
     }
 
     /// Number of spectral blocks.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::spectformer::Pattern;
+    /// assert_eq!("sas".parse::<Pattern>()?.alpha(), 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn alpha(&self) -> usize {
         self.0.iter().filter(|&&m| m == Mixer::Spectral).count()
     }

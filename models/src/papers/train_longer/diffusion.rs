@@ -6,6 +6,21 @@ use shadegrad::rng::Philox;
 use shadegrad::{Error, Result, Tensor};
 
 /// Measures the distance of weights from where they began. Distances stay on the device until they are asked for.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::papers::train_longer::DistanceProbe;
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2], Init::Zeros);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut probe = DistanceProbe::new(&arena, "*")?;
+/// // Weights `w` of [0, 0] when the probe was made.
+/// arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, 4.0], &[2])?)?; // in place of an update
+/// probe.record(1, &arena)?;
+/// assert_eq!(probe.curve()?, [(1.0, 5.0)]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct DistanceProbe {
     start: Tensor,
     /// 1 for the weights that count.
@@ -20,6 +35,18 @@ const READ_EVERY: usize = 128;
 
 impl DistanceProbe {
     /// Keeps the weights of `arena` whose names match `pattern` (`*` for all) as they are now.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::train_longer::DistanceProbe;
+    /// # let mut names = Builder::new();
+    /// # names.root().param("fc.weight", &[2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// assert!(DistanceProbe::new(&arena, "fc.*").is_ok());
+    /// assert!(DistanceProbe::new(&arena, "conv.*").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If none does, or the device refuses.
@@ -42,6 +69,23 @@ impl DistanceProbe {
     }
 
     /// Notes the distance after update `step`, from 1.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::train_longer::DistanceProbe;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut probe = DistanceProbe::new(&arena, "*")?;
+    /// // Weights `w` of [0, 0] when the probe was made.
+    /// for step in 1..=3 {
+    ///     arena.set_value(w, &Tensor::from_slice(&gpu, &[step as f32, 0.0], &[2])?)?;
+    ///     probe.record(step, &arena)?;
+    /// }
+    /// assert_eq!(probe.curve()?, [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -67,6 +111,20 @@ impl DistanceProbe {
 
     /// Steps and distances so far.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::train_longer::DistanceProbe;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut probe = DistanceProbe::new(&arena, "*")?;
+    /// // Weights `w` of [0, 0] when the probe was made.
+    /// probe.record(1, &arena)?; // nothing moved
+    /// assert_eq!(probe.curve()?, [(1.0, 0.0)]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the device refuses.
     pub fn curve(&mut self) -> Result<Vec<(f64, f64)>> {
@@ -75,6 +133,24 @@ impl DistanceProbe {
     }
 
     /// [`fit_log`] of the curve from step `from` on.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::train_longer::DistanceProbe;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut probe = DistanceProbe::new(&arena, "*")?;
+    /// // Weights `w` of [0, 0] when the probe was made.
+    /// for step in 1..=8u64 {
+    ///     let distance = 1.0 + 2.0 * (step as f32).ln();
+    ///     arena.set_value(w, &Tensor::from_slice(&gpu, &[distance, 0.0], &[2])?)?;
+    ///     probe.record(step, &arena)?;
+    /// }
+    /// assert!((probe.fit_log(1)?.slope - 2.0).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As there.
@@ -85,6 +161,15 @@ impl DistanceProbe {
 }
 
 /// `d = intercept + slope ln t`, and beside it the power law `d = c t^exponent`, so that the claim can fail.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::train_longer::{LogFit, fit_log};
+/// let points: Vec<(f64, f64)> = [1.0f64, 4.0, 9.0].iter().map(|t| (*t, t.sqrt())).collect();
+/// let fit: LogFit = fit_log(&points)?;
+/// assert!((fit.power_exponent - 0.5).abs() < 1e-9 && fit.r2 < fit.power_r2); // a root is no logarithm
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogFit {
     /// The distance at `t = 1` by the logarithm.
@@ -100,6 +185,16 @@ pub struct LogFit {
 }
 
 /// Fits both laws by least squares to points `(t, d)`.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::train_longer::fit_log;
+/// let points: Vec<(f64, f64)> = (1..9).map(|t| (f64::from(t), 1.0 + 2.0 * f64::from(t).ln())).collect();
+/// let fit = fit_log(&points)?;
+/// assert!((fit.intercept - 1.0).abs() < 1e-9 && (fit.slope - 2.0).abs() < 1e-9 && fit.r2 > 0.999_999);
+/// assert!(fit_log(&points[..2]).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// With fewer than three points, points that are not positive, or all at one `t`.
@@ -141,6 +236,12 @@ fn line(points: impl Iterator<Item = (f64, f64)> + Clone) -> (f64, f64) {
 }
 
 /// How the spread of the loss grows with the distance from a point: like the distance to the power `exponent / 2`.
+///
+/// ```
+/// use shadegrad_models::papers::train_longer::Roughness;
+/// let one = Roughness { exponent: 2.0, bins: vec![(0.5, 0.1), (1.0, 0.2), (2.0, 0.4)] };
+/// assert_eq!(one.bins[2].1 / one.bins[0].1, 4.0); // four times as far, four times the spread
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Roughness {
     /// The estimate of the paper's alpha; 2 where the spread grows linearly.
@@ -151,6 +252,20 @@ pub struct Roughness {
 
 /// Draws `draws` points at distances up to `radius` in uniform directions around the values of `arena`, measures `loss`
 /// there, and fits the spread in 20 bins. The values are put back.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::train_longer::roughness;
+/// # let mut names = Builder::new();
+/// # names.root().param("w", &[2], Init::Zeros);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// // A plane: its spread grows with the distance, which is an exponent of 2.
+/// let plane = roughness(&arena, 1.0, 400, 0, || Ok(f64::from(arena.values_flat().to_vec()?[0])))?;
+/// assert!((plane.exponent - 2.0).abs() < 0.5);
+/// assert_eq!(arena.params().by_name("w")?.to_vec()?, [0.0, 0.0]); // the values are back
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// If fewer than three bins hold two points that differ, or whatever `loss` reports.

@@ -88,6 +88,19 @@ pub const PAPER: Paper = Paper {
 const NOISE: u64 = 0x544c_0000_0000_0000;
 
 /// How the rate follows the batch, with `k` = large batch / small batch.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+/// let (small_batch, batch) = (32, 512);
+/// let of = |lr_rule| {
+///     let (ghost, clip, adapt_regime, gradient_noise) = (None, None, false, None);
+///     LargeBatch::new(LargeBatchConfig { small_batch, batch, lr_rule, ghost, clip, adapt_regime, gradient_noise })
+/// };
+/// let factors = [of(LrRule::None)?, of(LrRule::Sqrt)?, of(LrRule::Linear)?].map(|l| l.rate_factor());
+/// assert_eq!(factors, [1.0, 4.0, 16.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LrRule {
     /// Not at all.
@@ -99,6 +112,22 @@ pub enum LrRule {
 }
 
 /// Options of [`LargeBatch`].
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+/// let config = LargeBatchConfig {
+///     small_batch: 128,
+///     batch: 2048,
+///     lr_rule: LrRule::Sqrt,
+///     ghost: Some(128),
+///     clip: Some(5.0),
+///     adapt_regime: true,
+///     gradient_noise: None,
+/// };
+/// assert_eq!(LargeBatch::new(config)?.ratio(), 16.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LargeBatchConfig {
     /// The batch whose training is to be matched.
@@ -118,6 +147,14 @@ pub struct LargeBatchConfig {
 }
 
 /// A schedule of rates by epochs.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// use shadegrad_models::papers::train_longer::Regime;
+/// let regime = Regime::new(0.1, &[(2, 0.01)], 3)?;
+/// assert_eq!([0, 1, 2].map(|epoch| regime.rate(epoch)), [0.1, 0.1, 0.01]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regime {
     /// From which epoch on which rate holds; the first entry is for epoch 0.
@@ -128,6 +165,14 @@ pub struct Regime {
 
 impl Regime {
     /// The rate `first`, then others from the given epochs on.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::train_longer::Regime;
+    /// assert_eq!(Regime::new(0.1, &[(80, 0.01)], 120)?.rates, [(0, 0.1), (80, 0.01)]);
+    /// assert!(Regime::new(0.1, &[(80, 0.01), (40, 0.001)], 120).is_err()); // epochs must rise
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the epochs do not rise, or a rate is not positive and finite.
@@ -140,12 +185,48 @@ impl Regime {
     }
 
     /// The rate of an epoch, from 0.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// use shadegrad_models::papers::train_longer::Regime;
+    /// let regime = Regime::new(0.1, &[(80, 0.01)], 120)?;
+    /// assert_eq!((regime.rate(79), regime.rate(80)), (0.1, 0.01));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rate(&self, epoch: u64) -> f32 {
         self.rates.iter().rev().find(|r| r.0 <= epoch).map_or(0.0, |r| r.1)
     }
 }
 
 /// What a step did.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad::optim::{Optimizer, Rule};
+/// # use shadegrad::train::Images;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+/// use shadegrad_models::papers::train_longer::StepReport;
+/// # use shadegrad_models::Mlp;
+/// # let large = LargeBatch::new(LargeBatchConfig {
+/// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+/// #     gradient_noise: None,
+/// # })?;
+/// // Batches of 512 in place of 32, as ghosts of 32.
+/// # let pair = shadegrad::data::digits();
+/// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+/// # let images = Images::upload(&gpu, &few, &stats)?;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[]);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+/// let batch = images.plain(&(0..20).collect::<Vec<u32>>())?;
+/// let report: StepReport = large.step(&model, &arena, &mut optimizer, &batch, 0.1, (0, 0))?;
+/// assert_eq!(report.ghosts, 10); // 20 samples leave no more than pieces of two
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Mean loss over the batch, on the device.
@@ -155,6 +236,19 @@ pub struct StepReport {
 }
 
 /// Training with large batches.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+/// # let large = LargeBatch::new(LargeBatchConfig {
+/// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+/// #     gradient_noise: None,
+/// # })?;
+/// // Batches of 512 in place of 32, as ghosts of 32.
+/// assert_eq!((large.ratio(), large.rate_factor()), (16.0, 4.0));
+/// assert_eq!(large.pieces(512).len(), 16);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LargeBatch {
     config: LargeBatchConfig,
@@ -162,6 +256,16 @@ pub struct LargeBatch {
 
 impl LargeBatch {
     /// Checks the options.
+    ///
+    /// ```
+    /// use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// let (small_batch, batch, lr_rule, clip) = (32, 512, LrRule::Sqrt, Some(5.0));
+    /// let of = |ghost| {
+    ///     let (adapt_regime, gradient_noise) = (true, None);
+    ///     LargeBatch::new(LargeBatchConfig { small_batch, batch, lr_rule, ghost, clip, adapt_regime, gradient_noise })
+    /// };
+    /// assert!(of(Some(32)).is_ok() && of(Some(1024)).is_err()); // ghosts larger than the batch
+    /// ```
     ///
     /// # Errors
     /// If a batch is 0, the ghost is 0 or larger than the batch, the clip is not positive, or the variance is negative.
@@ -184,11 +288,35 @@ impl LargeBatch {
     }
 
     /// `k`, large batch / small batch.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// assert_eq!(large.ratio(), 512.0 / 32.0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn ratio(&self) -> f64 {
         self.config.batch as f64 / self.config.small_batch as f64
     }
 
     /// What every rate is multiplied by.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// assert_eq!(large.rate_factor(), 16f64.sqrt());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn rate_factor(&self) -> f64 {
         match self.config.lr_rule {
             LrRule::None => 1.0,
@@ -199,6 +327,20 @@ impl LargeBatch {
 
     /// The regime of the small batch for this one: rates scaled, and epochs times `ceil(k)` if the regime is adapted
     /// (section 5 of the paper).
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// use shadegrad_models::papers::train_longer::Regime;
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// let regime = large.adapt(&Regime::new(0.1, &[(2, 0.01)], 3)?);
+    /// assert_eq!((regime.rate(0), regime.rate(32), regime.epochs), (0.4, 0.04, 48));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adapt(&self, regime: &Regime) -> Regime {
         let stretch = if self.config.adapt_regime { self.ratio().ceil() as u64 } else { 1 };
         let scaled = |&(epoch, rate): &(u64, f32)| (epoch * stretch, (f64::from(rate) * self.rate_factor()) as f32);
@@ -206,6 +348,26 @@ impl LargeBatch {
     }
 
     /// An optimiser that clips as the options say: by the norm of all gradients together.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[1], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = large.clipped(Optimizer::new(&arena, Rule::sgd(0.0))?);
+    /// arena.backward(&arena.params().get(w).mul_scalar(50.0)?.sum_all()?)?; // a gradient of 50
+    /// optimizer.step(&arena, 0.1)?;
+    /// assert!((arena.params().get(w).item()? + 0.1 * 5.0).abs() < 1e-4);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn clipped(&self, optimizer: Optimizer) -> Optimizer {
         match self.config.clip {
             Some(max) => optimizer.clip_norm(max),
@@ -215,6 +377,19 @@ impl LargeBatch {
 
     /// Where a batch of `samples` is cut: as many pieces as a full batch has, each of equal length but for a shorter last
     /// one; there may be fewer.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// let pieces = large.pieces(500); // the last batch of an epoch
+    /// assert_eq!((pieces.len(), pieces[0], pieces[15]), (16, (0, 32), (480, 20)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn pieces(&self, samples: usize) -> Vec<(usize, usize)> {
         let count = self.config.ghost.map_or(1, |g| self.config.batch / g).max(1);
         let len = samples.div_ceil(count).max(1);
@@ -223,6 +398,34 @@ impl LargeBatch {
 
     /// Takes the gradient of the mean cross-entropy ghost by ghost (batch normalisation of any model then sees a ghost at
     /// a time), divides by the number of ghosts, and updates. `(seed, step)` decides dropout and noise.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # use shadegrad::train::Images;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// # use shadegrad_models::papers::train_longer::{LargeBatch, LargeBatchConfig, LrRule};
+    /// # use shadegrad_models::Mlp;
+    /// # let large = LargeBatch::new(LargeBatchConfig {
+    /// #     small_batch: 32, batch: 512, lr_rule: LrRule::Sqrt, ghost: Some(32), clip: Some(5.0), adapt_regime: true,
+    /// #     gradient_noise: None,
+    /// # })?;
+    /// // Batches of 512 in place of 32, as ghosts of 32.
+    /// # let pair = shadegrad::data::digits();
+    /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
+    /// # let images = Images::upload(&gpu, &few, &stats)?;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[]);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// let mut optimizer = Optimizer::new(&arena, Rule::sgd(0.0))?;
+    /// let batch = images.plain(&[0, 1, 2, 3])?;
+    /// let first = large.step(&model, &arena, &mut optimizer, &batch, 0.1, (0, 0))?;
+    /// let second = large.step(&model, &arena, &mut optimizer, &batch, 0.1, (0, 1))?;
+    /// assert!(second.loss.item()? < first.loss.item()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the model and the device.

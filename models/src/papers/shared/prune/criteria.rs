@@ -7,6 +7,22 @@ use shadegrad::{Result, Tensor};
 use super::PruneMasks;
 
 /// What a weight's score is made of. Masked weights score 0.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::shared::prune::{Criterion, PruneMasks};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+/// // A model with the weights [3, -1].
+/// let masks = PruneMasks::of_matrices(&arena)?;
+/// assert_eq!(masks.scores(&arena, Criterion::Magnitude)?, [3.0, 1.0]);
+/// // The largest of a layer scores 1, the other 1 / (9 + 1).
+/// assert_eq!(masks.scores(&arena, Criterion::Lamp)?, [1.0, 0.1]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Criterion {
     /// `|w|` (Han et al., 2015).
@@ -23,6 +39,21 @@ pub enum Criterion {
 
 impl PruneMasks {
     /// The score of every weight of the pool; read from the device at once.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Criterion, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+    /// // A model with the weights [3, -1].
+    /// arena.backward(&arena.params().get(w).square()?.sum_all()?)?; // gradients [6, -2]
+    /// let masks = PruneMasks::of_matrices(&arena)?;
+    /// assert_eq!(masks.scores(&arena, Criterion::Gradient)?, [18.0, 2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the arena is that of another model, or the device refuses.
@@ -61,12 +92,43 @@ impl PruneMasks {
 
 /// Movement of weights in training, `-sum_t w_t g_t` (Sanh et al., 2020): high for those that go away from 0. It is summed
 /// on the device.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::shared::prune::{Movement, PruneMasks};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+/// # let arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+/// // A model with the weights [3, -1].
+/// let mut movement = Movement::new(&arena)?;
+/// arena.backward(&arena.params().get(w).square()?.sum_all()?)?; // gradients [6, -2]
+/// movement.add(&arena)?;
+/// // Both go towards 0, the first one faster.
+/// assert_eq!(movement.scores(&PruneMasks::of_matrices(&arena)?)?, [-18.0, -2.0]);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Movement {
     sum: Tensor,
 }
 
 impl Movement {
     /// Nothing has moved yet.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Movement, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+    /// // A model with the weights [3, -1].
+    /// let movement = Movement::new(&arena)?;
+    /// assert_eq!(movement.scores(&PruneMasks::of_matrices(&arena)?)?, [0.0, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the device refuses.
@@ -77,6 +139,23 @@ impl Movement {
     /// Adds the arena's values times gradients: after every backward pass, before the optimiser's step. (After it, as in
     /// [`shadegrad::train::Hooks::stepped`], the values are those of the next step, which differ by the rate.)
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Movement, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+    /// // A model with the weights [3, -1].
+    /// let mut movement = Movement::new(&arena)?;
+    /// arena.backward(&arena.params().get(w).sum_all()?.neg()?)?; // gradients [-1, -1]
+    /// movement.add(&arena)?;
+    /// movement.add(&arena)?;
+    /// assert_eq!(movement.scores(&PruneMasks::of_matrices(&arena)?)?, [6.0, -2.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the arena is that of another model, or the device refuses.
     pub fn add(&mut self, arena: &Arena) -> Result<()> {
@@ -85,6 +164,24 @@ impl Movement {
     }
 
     /// The scores so far.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Movement, Pooling, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[1, 2], Init::Zeros);
+    /// # let arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[3.0, -1.0], &[1, 2])?)?;
+    /// // A model with the weights [3, -1].
+    /// let mut movement = Movement::new(&arena)?;
+    /// arena.backward(&arena.params().get(w).sum_all()?)?;
+    /// movement.add(&arena)?;
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// let scores = movement.scores(&masks)?;
+    /// assert_eq!(masks.remove_lowest(&scores, 1, Pooling::Global)?, [0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the masks are those of another model.

@@ -45,6 +45,24 @@ use shadegrad::{Error, Result, Tensor};
 use super::mask::lowest;
 
 /// Over what weights compete.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::shared::prune::{Criterion, Pooling, PruneMasks};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # names.root().param("b", &[2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
+/// let scores = masks.scores(&arena, Criterion::Magnitude)?;
+/// // There is one layer here: both poolings take the same two weights.
+/// assert_eq!(masks.clone().remove_lowest(&scores, 2, Pooling::Layer)?, [0, 3]);
+/// assert_eq!(masks.remove_lowest(&scores, 2, Pooling::Global)?, [0, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
     /// All layers together.
@@ -55,6 +73,22 @@ pub enum Pooling {
 }
 
 /// What a layer has left.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::shared::prune::{LayerCount, PruneMasks};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # names.root().param("b", &[2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
+/// masks.remove(&[0, 3])?;
+/// assert_eq!(masks.layers(), [LayerCount { name: "w".into(), total: 4, alive: 2 }]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerCount {
     /// The parameter's full name.
@@ -67,6 +101,24 @@ pub struct LayerCount {
 
 /// Masks over chosen parameters of a model, on the host. Positions count through the pool: the chosen parameters one after
 /// the other in the order of the arena's table.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// use shadegrad_models::papers::shared::prune::{Criterion, Pooling, PruneMasks};
+/// # let mut names = Builder::new();
+/// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+/// # names.root().param("b", &[2], Init::Zeros);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
+/// let scores = masks.scores(&arena, Criterion::Magnitude)?;
+/// masks.remove_lowest(&scores, 2, Pooling::Global)?;
+/// masks.apply(&mut arena)?;
+/// assert_eq!(arena.params().by_name("w")?.to_vec()?, [0.0, -4.0, 2.0, 0.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PruneMasks {
     table: Arc<Table>,
@@ -77,6 +129,21 @@ pub struct PruneMasks {
 
 impl PruneMasks {
     /// Masks over the parameters that `prunable` chooses. What the arena masks already is masked here too.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// assert_eq!(PruneMasks::new(&arena, |e| e.name == "w" || e.name == "b")?.len(), 6);
+    /// assert!(PruneMasks::new(&arena, |e| e.name == "c").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it chooses none, or the device refuses.
@@ -108,6 +175,20 @@ impl PruneMasks {
     /// Masks over all parameters of two dimensions or more: the weights of linear layers and convolutions, no biases and
     /// no norms.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// assert_eq!(PruneMasks::of_matrices(&arena)?.len(), 4);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`PruneMasks::new`].
     pub fn of_matrices(arena: &Arena) -> Result<Self> {
@@ -115,53 +196,213 @@ impl PruneMasks {
     }
 
     /// Weights in the pool.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// assert_eq!(masks.len(), 4); // with those that are masked
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.on.len()
     }
 
     /// Whether the pool is empty; it never is.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// assert!(!PruneMasks::of_matrices(&arena)?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.on.is_empty()
     }
 
     /// Weights that are not masked.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// assert_eq!(masks.alive(), 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn alive(&self) -> usize {
         self.on.iter().filter(|on| **on).count()
     }
 
     /// Share of the pool that is masked.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// assert_eq!(masks.sparsity(), 0.25);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sparsity(&self) -> f64 {
         1.0 - self.alive() as f64 / self.len() as f64
     }
 
     /// Whether each weight of the pool is there.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// assert_eq!(masks.as_slice(), [true, false, true, true]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn as_slice(&self) -> &[bool] {
         &self.on
     }
 
     /// The positions of the weights that are there, rising.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// assert_eq!(masks.positions(), [0, 2, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn positions(&self) -> Vec<u32> {
         (0..self.len() as u32).filter(|&at| self.on[at as usize]).collect()
     }
 
     /// The chosen parameters and their ranges in the pool.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let masks = PruneMasks::new(&arena, |_| true)?;
+    /// let spans: Vec<_> = masks.spans().map(|(e, range)| (e.name.as_str(), range)).collect();
+    /// assert_eq!(spans, [("w", 0..4), ("b", 4..6)]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn spans(&self) -> impl Iterator<Item = (&Entry, Range<usize>)> {
         self.spans.iter().map(|(row, range)| (&self.table.entries()[*row], range.clone()))
     }
 
     /// What each of the chosen parameters has left.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let masks = PruneMasks::new(&arena, |_| true)?;
+    /// let left: Vec<usize> = masks.layers().iter().map(|l| l.alive).collect();
+    /// assert_eq!(left, [4, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn layers(&self) -> Vec<LayerCount> {
         let count = |range: Range<usize>| self.on[range].iter().filter(|on| **on).count();
         self.spans().map(|(e, range)| LayerCount { name: e.name.clone(), total: e.len, alive: count(range) }).collect()
     }
 
     /// The mask of a parameter, row-major; `None` if it was not chosen.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::new(&arena, |_| true)?;
+    /// masks.remove(&[5])?;
+    /// assert_eq!(masks.of("b"), Some(&[true, false][..]));
+    /// assert_eq!(masks.of("c"), None);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of(&self, name: &str) -> Option<&[bool]> {
         let (_, range) = self.spans().find(|(e, _)| e.name == name)?;
         Some(&self.on[range])
     }
 
     /// Sets the mask of a parameter: what comes back this way starts from the 0 that it was held to.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.set("w", &[true, true, false, false])?;
+    /// assert_eq!(masks.positions(), [0, 1]);
+    /// assert!(masks.set("b", &[true, false]).is_err()); // no matrix
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If it was not chosen, or has another number of elements.
@@ -182,6 +423,21 @@ impl PruneMasks {
 
     /// The pool's elements of a flat tensor laid out as the arena: its values, its gradients, a movement. One read-back.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let masks = PruneMasks::of_matrices(&arena)?;
+    /// assert_eq!(masks.pool(arena.values_flat())?, [0.1, -4.0, 2.0, -0.3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If its length is not that of the arena's table.
     pub fn pool(&self, flat: &Tensor) -> Result<Vec<f32>> {
@@ -197,11 +453,43 @@ impl PruneMasks {
 
     /// The number of weights that a share of those left comes to: `ceil((alive - 1) share)`, which is what lies strictly
     /// below the percentile of that share (with linear interpolation) where no two are equal.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let masks = PruneMasks::of_matrices(&arena)?;
+    /// assert_eq!((masks.share(0.2), masks.share(0.5), masks.share(1.0)), (1, 2, 3));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn share(&self, share: f64) -> usize {
         removal(self.alive(), share)
     }
 
     /// Masks the weights at these positions.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[0, 3])?;
+    /// assert_eq!(masks.positions(), [1, 2]);
+    /// assert!(masks.remove(&[4]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If one lies outside the pool.
@@ -219,6 +507,23 @@ impl PruneMasks {
     /// Masks exactly `count` of the weights that are left, those of lowest score; ties go to the lower position. Returns
     /// their positions, rising. With [`Pooling::Layer`] each layer's part is that of its weights among those left, rounded
     /// so that the sum is right.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Pooling, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// // Scores of one's own; of equal ones the first goes.
+    /// assert_eq!(masks.remove_lowest(&[5.0, 1.0, 1.0, 2.0], 1, Pooling::Global)?, [1]);
+    /// assert_eq!(masks.remove_lowest(&[5.0, 1.0, 1.0, 2.0], 2, Pooling::Global)?, [2, 3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If there are more or fewer scores than weights, one of them is NaN, or fewer weights are left than are to go.
@@ -248,6 +553,23 @@ impl PruneMasks {
 
     /// Masks the weights whose score is below the threshold, and returns how many.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::{Criterion, PruneMasks};
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// let sizes = masks.scores(&arena, Criterion::Magnitude)?;
+    /// assert_eq!(masks.remove_below(&sizes, 1.0)?, 2);
+    /// assert_eq!(masks.positions(), [1, 2]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`PruneMasks::remove_lowest`].
     pub fn remove_below(&mut self, scores: &[f32], threshold: f32) -> Result<usize> {
@@ -272,6 +594,23 @@ impl PruneMasks {
     /// Hands the masks to the arena: masked weights are 0 from now on, and stay 0 through every optimiser step. Masks that
     /// the arena has for other parameters stay.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// masks.apply(&mut arena)?;
+    /// assert_eq!(arena.params().by_name("w")?.to_vec()?, [0.1, 0.0, 2.0, -0.3]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the arena is that of another model, or the device refuses.
     pub fn apply(&self, arena: &mut Arena) -> Result<()> {
@@ -293,6 +632,25 @@ impl PruneMasks {
 
     /// Sets the arena back to a snapshot, running statistics and biases included, and the masked weights to 0: the rewind
     /// of iterative pruning. Make a new optimiser afterwards, so that no momentum is left over.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// use shadegrad_models::papers::shared::prune::PruneMasks;
+    /// # let mut names = Builder::new();
+    /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
+    /// # names.root().param("b", &[2], Init::Zeros);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights `w` [[0.1, -4.0], [2.0, -0.3]] and the biases `b`.
+    /// let first = arena.snapshot()?;
+    /// arena.set_value(w, &Tensor::ones(&gpu, &[2, 2])?)?; // in place of a training
+    /// let mut masks = PruneMasks::of_matrices(&arena)?;
+    /// masks.remove(&[1])?;
+    /// masks.rewind(&mut arena, &first)?;
+    /// assert_eq!(arena.params().by_name("w")?.to_vec()?, [0.1, 0.0, 2.0, -0.3]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the snapshot is that of another model.

@@ -59,6 +59,26 @@ const THROUGH: &[&str] = &[
 ];
 
 /// Units of one layer and all that belongs to them.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::shared::prune::units::{UnitGroup, Units};
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+/// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+/// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+/// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+/// let units = Units::find(&model, &arena, &x)?;
+/// let UnitGroup { name, units, .. } = &units.groups()[0];
+/// assert_eq!((name.as_str(), *units), ("layers.0.weight", 3));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitGroup {
     /// Full name of the weight whose rows make the units.
@@ -74,6 +94,28 @@ pub struct UnitGroup {
 }
 
 /// The units of a model that can go.
+///
+/// ```
+/// # use shadegrad::{nn::*, *};
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// # use shadegrad_models::Spec;
+/// use shadegrad_models::papers::shared::prune::Pooling;
+/// use shadegrad_models::papers::shared::prune::units::Units;
+/// # use shadegrad_models::Mlp;
+/// # let mut names = Builder::new();
+/// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+/// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+/// # let mut arena = Arena::new(&gpu, &names, 0)?;
+/// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+/// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+/// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+/// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+/// let units = Units::find(&model, &arena, &x)?;
+/// let keep = units.strongest(&arena, 0.5, Pooling::Layer)?;
+/// let small = units.remove(&model, &arena, &keep, &x)?;
+/// assert_eq!((arena.table().numel(), small.table().numel()), (17, 12));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Units {
     groups: Vec<UnitGroup>,
@@ -226,6 +268,25 @@ fn repeats(from: &[usize], to: &[usize]) -> Option<usize> {
 impl Units {
     /// Runs `model` in evaluation on `x`, a sample or two, and finds the units that can go.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// assert_eq!(units.groups().len(), 1); // the outputs stay
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of the model; if there is no unit that could go.
     pub fn find(model: &dyn Module, arena: &Arena, x: &Tensor) -> Result<Self> {
@@ -252,11 +313,49 @@ impl Units {
     }
 
     /// The groups, in the order in which the model runs them.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// assert_eq!(units.groups()[0].name, "layers.0.weight");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn groups(&self) -> &[UnitGroup] {
         &self.groups
     }
 
     /// The norm of each unit's incoming weights, by group.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// assert_eq!(units.norms(&arena)?, [[5.0, 1.0, 0.5]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the arena is that of another model.
@@ -272,6 +371,27 @@ impl Units {
 
     /// Which units stay when this share goes, those of the smallest norm first: of each group, or of all of them together
     /// by the norm over the mean of its group. Every group keeps a unit.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::Pooling;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// assert_eq!(units.strongest(&arena, 0.5, Pooling::Layer)?, [[true, true, false]]);
+    /// assert_eq!(units.strongest(&arena, 0.9, Pooling::Layer)?, [[true, false, false]]); // one always stays
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the share does not lie in `0..1`.
@@ -346,6 +466,26 @@ impl Units {
     /// Masks all that belongs to units that do not stay: what makes them and what reads them. The network computes as much
     /// as before, but as if they were not there.
     ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// units.mask(&mut arena, &[vec![true, false, true]])?;
+    /// assert_eq!(arena.params().by_name("layers.0.weight")?.to_vec()?, [3.0, 4.0, 0.0, 0.0, 0.5, 0.0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the choice does not fit the groups, or would empty one.
     pub fn mask(&self, arena: &mut Arena, keep: &[Vec<bool>]) -> Result<()> {
@@ -363,6 +503,27 @@ impl Units {
     /// A smaller arena without the units that do not stay, for the same model: values, running statistics, masks and what is
     /// frozen come along, groups of the optimiser do not. On `x` the result is held against that of the masked network:
     /// a model with a step that the trace misjudged is refused.
+    ///
+    /// ```
+    /// # use shadegrad::{nn::*, *};
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad_models::Spec;
+    /// use shadegrad_models::papers::shared::prune::units::Units;
+    /// # use shadegrad_models::Mlp;
+    /// # let mut names = Builder::new();
+    /// # let spec = Spec { height: 1, width: 2, channels: 1, classes: 2 };
+    /// # let model = Mlp::new(&mut names.root(), &spec, &[3]);
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let rows = Tensor::from_slice(&gpu, &[3.0, 4.0, 0.0, 1.0, 0.5, 0.0], &[3, 2])?;
+    /// # arena.set_value(arena.params().id("layers.0.weight")?, &rows)?;
+    /// # let x = Tensor::ones(&gpu, &[1, 1, 2, 1])?;
+    /// // A model with three hidden units, whose incoming weights are [3, 4], [0, 1] and [0.5, 0].
+    /// let units = Units::find(&model, &arena, &x)?;
+    /// let small = units.remove(&model, &arena, &[vec![true, false, true]], &x)?;
+    /// assert_eq!(small.params().by_name("layers.0.weight")?.to_vec()?, [3.0, 4.0, 0.5, 0.0]);
+    /// assert_eq!(model.forward(&Cx::eval(&small), &x)?.shape(), [1, 2]); // the same model runs with it
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// If the choice does not fit the groups, the model does not run with smaller parameters, or gives something else.
@@ -464,7 +625,7 @@ fn cut_data(shape: &[usize], cut: &[Option<Vec<bool>>; 2], data: &[f32]) -> Vec<
 ///
 /// # Errors
 /// Those of the model.
-pub fn seconds_per_pass(model: &dyn Module, arenas: &[&Arena], x: &Tensor, times: usize) -> Result<Vec<f64>> {
+pub(crate) fn seconds_per_pass(model: &dyn Module, arenas: &[&Arena], x: &Tensor, times: usize) -> Result<Vec<f64>> {
     let run = |arena: &Arena| no_grad(|| model.forward(&Cx::eval(arena), x)?.to_vec());
     let mut seconds = vec![f64::INFINITY; arenas.len()];
     for turn in 0..=times.max(1) {
