@@ -72,7 +72,7 @@ fn every_dependency_has_a_licence_that_asks_for_no_more_than_ours() {
 }
 
 /// Folders and files of the libraries in which every public item has an example.
-const WITH_EXAMPLES: &[&str] = &["kernels/src", "shaders/src", "src"];
+const WITH_EXAMPLES: &[&str] = &["kernels/src", "models/src", "shaders/src", "src"];
 
 /// What a line declares, if that is public and something to show in use: no constants, fields, modules or re-exports.
 fn declares(code: &str) -> bool {
