@@ -98,9 +98,11 @@ impl Paper {
     /// Whether it can be run.
     ///
     /// ```
-    /// use shadegrad_models::papers::all;
-    /// let open: Vec<&str> = all().iter().filter(|p| !p.is_built()).map(|p| p.slug).collect();
-    /// assert_eq!(open.len(), 21);
+    /// use shadegrad_models::papers::{Paper, find};
+    /// let coswin = find("coswin")?;
+    /// let planned = Paper { recipe: None, ..*coswin };
+    /// assert!(coswin.is_built() && !planned.is_built());
+    /// # Ok::<(), shadegrad::Error>(())
     /// ```
     pub fn is_built(&self) -> bool {
         self.recipe.is_some()

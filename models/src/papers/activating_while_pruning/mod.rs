@@ -84,12 +84,13 @@ const RANDOM: u64 = 0x4150_0000_0000_0000;
 /// # use shadegrad::{nn::*, *};
 /// # let gpu = Gpu::new(Options::from_env()?)?;
 /// use shadegrad_models::papers::activating_while_pruning::{Base, CycleConfig, prune_cycle};
-/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// use shadegrad_models::papers::shared::prune::PruneMasks;
 /// # let mut names = Builder::new();
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
-/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// // A model with the weights 0.1, -4, 2 and -0.3.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
 /// // The base method takes the weight of the lowest score; AP has no part in it.
 /// let base = Base::Scores(vec![3.0, 2.0, 1.0, 4.0]);
 /// let config = CycleConfig { total: 0.3, ap: 0.0, base, ..CycleConfig::default() };
@@ -112,12 +113,13 @@ pub enum Base {
 /// # use shadegrad::{nn::*, *};
 /// # let gpu = Gpu::new(Options::from_env()?)?;
 /// use shadegrad_models::papers::activating_while_pruning::{ApSign, CycleConfig, prune_cycle};
-/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// use shadegrad_models::papers::shared::prune::PruneMasks;
 /// # let mut names = Builder::new();
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
-/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// // A model with the weights 0.1, -4, 2 and -0.3.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
 /// // The smallest weight, 0.1, goes by the base method; of the rest only 2.0 is positive.
 /// let config = CycleConfig { total: 0.5, ap: 0.25, sign: ApSign::Positive, ..CycleConfig::default() };
 /// let report = prune_cycle(&mut masks, &arena, &[0.1, -4.0, 2.0, -0.9], &config)?;
@@ -187,12 +189,13 @@ impl CycleConfig {
 /// # use shadegrad::{nn::*, *};
 /// # let gpu = Gpu::new(Options::from_env()?)?;
 /// use shadegrad_models::papers::activating_while_pruning::{CycleConfig, CycleReport, prune_cycle};
-/// # use shadegrad_models::papers::shared::prune::PruneMasks;
+/// use shadegrad_models::papers::shared::prune::PruneMasks;
 /// # let mut names = Builder::new();
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
-/// # let mut masks = PruneMasks::of_matrices(&arena)?;
+/// // A model with the weights 0.1, -4, 2 and -0.3.
+/// let mut masks = PruneMasks::of_matrices(&arena)?;
 /// let config = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
 /// let report: CycleReport = prune_cycle(&mut masks, &arena, &[0.1, -4.0, 2.0, -0.9], &config)?;
 /// assert_eq!((report.removed_base, report.removed_ap, report.alive), (vec![0], vec![1], 2));
@@ -230,7 +233,7 @@ pub struct CycleReport {
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
-/// // Weights [0.1, -4.0, 2.0, -0.3]; in training only the last one moved.
+/// // In training only the last one moved.
 /// let start = [0.1, -4.0, 2.0, -0.9];
 /// let mut masks = PruneMasks::of_matrices(&arena)?;
 /// let config = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
@@ -329,6 +332,7 @@ impl GradualAp {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
     /// let masks = PruneMasks::of_matrices(&arena)?;
     /// assert!(GradualAp::new(&arena, masks.clone(), schedule, CycleConfig::default()).is_ok());
@@ -359,6 +363,7 @@ impl GradualAp {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let schedule = Gradual { first: 0.0, last: 0.9, begin: 500, every: 100, times: 30 };
     /// let masks = PruneMasks::of_matrices(&arena)?;
     /// let ap = GradualAp::new(&arena, masks, schedule, CycleConfig::default())?;
@@ -380,6 +385,7 @@ impl GradualAp {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let at_once = Gradual { first: 0.5, last: 0.5, begin: 10, every: 1, times: 0 };
     /// let config = CycleConfig { total: 0.2, ap: 0.1, ..CycleConfig::default() }; // half of what goes by AP
     /// let mut ap = GradualAp::new(&arena, PruneMasks::of_matrices(&arena)?, at_once, config)?;
@@ -461,6 +467,7 @@ impl Default for Config {
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // A model with the weights 0.1, -4, 2 and -0.3.
 /// let mut ap = ActivateWhilePruning::new(&arena, Config::default(), |e| e.shape.len() > 1)?;
 /// let mut seen: Vec<Phase> = Vec::new();
 /// ap.run(&mut arena, 2, |_, phase| Ok(seen.push(phase)))?;
@@ -487,6 +494,7 @@ pub struct Phase {
 /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
 /// # let mut arena = Arena::new(&gpu, &names, 0)?;
 /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+/// // A model with the weights 0.1, -4, 2 and -0.3.
 /// let cycle = CycleConfig { total: 0.5, ap: 0.25, ..CycleConfig::default() };
 /// let config = Config { cycle, ..Config::default() };
 /// let mut ap = ActivateWhilePruning::new(&arena, config, |e| e.shape.len() > 1)?;
@@ -512,6 +520,7 @@ impl ActivateWhilePruning {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let ap = ActivateWhilePruning::new(&arena, Config::default(), |e| e.shape.len() > 1)?;
     /// assert_eq!(ap.masks().len(), 4);
     /// assert!(ActivateWhilePruning::new(&arena, Config::default(), |_| false).is_err());
@@ -535,6 +544,7 @@ impl ActivateWhilePruning {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let ap = ActivateWhilePruning::new(&arena, Config::default(), |_| true)?;
     /// assert_eq!(ap.masks().sparsity(), 0.0);
     /// # Ok::<(), Error>(())
@@ -555,6 +565,7 @@ impl ActivateWhilePruning {
     /// # let w = names.root().param("w", &[2, 2], Init::Zeros);
     /// # let mut arena = Arena::new(&gpu, &names, 0)?;
     /// # arena.set_value(w, &Tensor::from_slice(&gpu, &[0.1, -4.0, 2.0, -0.3], &[2, 2])?)?;
+    /// // A model with the weights 0.1, -4, 2 and -0.3.
     /// let mut ap = ActivateWhilePruning::new(&arena, Config::default(), |_| true)?;
     /// let mut left = Vec::new();
     /// let reports = ap.run(&mut arena, 3, |_arena, phase| {

@@ -371,7 +371,8 @@ impl BdKd {
 /// # use shadegrad_models::Mlp;
 /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
 /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+/// // Two models for the digits: `big` with 16 hidden units, `little` with none.
 /// let learner = Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?;
 /// let logits = learner.model.forward(&learner.eval(), &Tensor::zeros(&gpu, &[2, 8, 8, 1])?)?;
 /// assert_eq!(logits.shape(), [2, 10]);
@@ -398,9 +399,10 @@ impl<'a> Learner<'a> {
     /// # use shadegrad_models::Mlp;
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// // Two models for the digits: `big` with 16 hidden units, `little` with none.
     /// let learner = Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::adamw(0.05))?;
-    /// assert_eq!(learner.arena.table().numel(), (64 * 8 + 8) + (8 * 10 + 10));
+    /// assert_eq!(learner.arena.table().numel(), (64 * 16 + 16) + (16 * 10 + 10));
     /// # Ok::<(), Error>(())
     /// ```
     ///
@@ -422,7 +424,8 @@ impl<'a> Learner<'a> {
     /// # use shadegrad_models::Mlp;
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// // Two models for the digits: `big` with 16 hidden units, `little` with none.
     /// let learner = Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?;
     /// assert!(!learner.eval().training());
     /// # Ok::<(), Error>(())
@@ -448,13 +451,15 @@ impl<'a> Learner<'a> {
 /// # use shadegrad_models::Mlp;
 /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
 /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+/// // Two models for the digits: `big` with 16 hidden units, `little` with none.
 /// let pair = OnlineDistiller {
 ///     teacher: Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?,
 ///     student: Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?,
 ///     loss: BdKd::new(BdKdConfig::default())?,
 /// };
-/// assert!(pair.student.arena.table().numel() < pair.teacher.arena.table().numel() + 100);
+/// let sizes = [&pair.student, &pair.teacher].map(|l| l.arena.table().numel());
+/// assert_eq!(sizes, [64 * 10 + 10, (64 * 16 + 16) + (16 * 10 + 10)]);
 /// # Ok::<(), Error>(())
 /// ```
 pub struct OnlineDistiller<'a> {
@@ -479,7 +484,8 @@ pub struct OnlineDistiller<'a> {
 /// # use shadegrad_models::Mlp;
 /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
 /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+/// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+/// // Two models for the digits: `big` with 16 hidden units, `little` with none.
 /// # let pair_of = |loss| -> Result<OnlineDistiller<'_>> {
 /// #     let teacher = Learner::new(&big, Arena::new(&gpu, &large, 0)?, Rule::sgd(5e-4))?;
 /// #     Ok(OnlineDistiller { teacher, student: Learner::new(&little, Arena::new(&gpu, &small, 1)?, Rule::sgd(5e-4))?, loss })
@@ -518,7 +524,8 @@ impl OnlineDistiller<'_> {
     /// # use shadegrad_models::Mlp;
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// // Two models for the digits: `big` with 16 hidden units, `little` with none.
     /// # let (teacher, student) = (Arena::new(&gpu, &large, 0)?, Arena::new(&gpu, &small, 1)?);
     /// # let teacher = Learner::new(&big, teacher, Rule::sgd(5e-4))?;
     /// # let student = Learner::new(&little, student, Rule::sgd(5e-4))?;
@@ -556,7 +563,8 @@ impl OnlineDistiller<'_> {
     /// # use shadegrad_models::Mlp;
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let (mut large, mut small) = (Builder::new(), Builder::new());
-    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[8]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// # let (big, little) = (Mlp::new(&mut large.root(), &spec, &[16]), Mlp::new(&mut small.root(), &spec, &[]));
+    /// // Two models for the digits: `big` with 16 hidden units, `little` with none.
     /// # let (teacher, student) = (Arena::new(&gpu, &large, 0)?, Arena::new(&gpu, &small, 1)?);
     /// # let teacher = Learner::new(&big, teacher, Rule::sgd(5e-4))?;
     /// # let student = Learner::new(&little, student, Rule::sgd(5e-4))?;

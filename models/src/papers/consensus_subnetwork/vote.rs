@@ -13,6 +13,7 @@ use super::loss::side_by_side;
 /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
 /// # let mut names = Builder::new();
 /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+/// // A model with two gated branches.
 /// let mut meter = gated.meter();
 /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
 /// assert_eq!(meter.read()?.mean, [[1.0], [0.0]]);
@@ -40,6 +41,7 @@ impl GateMeter {
     /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
     /// # let mut names = Builder::new();
     /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+    /// // A model with two gated branches.
     /// let mut meter = gated.meter();
     /// // Of two batches, the second of which opens the second gate for one input.
     /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
@@ -74,6 +76,7 @@ impl GateMeter {
     /// # let make = |s: &mut Scope<'_>, shape: &Shape| Ok(ResidualMlp::new(s, shape, 64, 8, 2, 3));
     /// # let mut names = Builder::new();
     /// # let gated = Gated::new(&mut names, make, &ResidualMlp::units(2), GateConfig::default())?;
+    /// // A model with two gated branches.
     /// let mut meter = gated.meter();
     /// meter.push(&[Tensor::ones(&gpu, &[2, 1])?, Tensor::zeros(&gpu, &[2, 1])?])?;
     /// assert_eq!(meter.read()?.samples, 2);

@@ -191,6 +191,7 @@ impl Module for PatchMerging {
 /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
 /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
 /// # let config = SwinConfig { embed: 4, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+/// // `config` has windows of side 2 and the branch.
 /// let mut names = Builder::new();
 /// let block = SwinBlock::new(&mut names.root(), &config, (4, 4, 2), true, 0.0)?;
 /// let arena = Arena::new(&gpu, &names, 0)?;
@@ -220,6 +221,7 @@ impl SwinBlock {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
     /// # let config = SwinConfig { embed: 4, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // `config` has windows of side 2 and the branch.
     /// let mut names = Builder::new();
     /// // Width 4 on a grid of 4 x 4, with two heads; three do not divide the width.
     /// assert!(SwinBlock::new(&mut names.root().sub("a"), &config, (4, 4, 2), false, 0.0).is_ok());
@@ -268,6 +270,7 @@ impl SwinBlock {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
     /// # let config = SwinConfig { embed: 4, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // `config` has windows of side 2 and the branch.
     /// let mut names = Builder::new();
     /// let plain = SwinConfig { local: LocalBranch::None, ..config.clone() };
     /// let with = SwinBlock::new(&mut names.root().sub("a"), &config, (4, 4, 1), false, 0.0)?;
@@ -289,6 +292,7 @@ impl SwinBlock {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
     /// # let config = SwinConfig { embed: 4, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // `config` has windows of side 2 and the branch.
     /// let mut names = Builder::new();
     /// let block = SwinBlock::new(&mut names.root().sub("a"), &config, (4, 4, 1), true, 0.0)?;
     /// let last = SwinBlock::new(&mut names.root().sub("b"), &config, (4, 2, 1), true, 0.0)?;
@@ -309,6 +313,7 @@ impl SwinBlock {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let local = LocalBranch::Conv3x3 { expand: 1.0, gate_init: 0.0 };
     /// # let config = SwinConfig { embed: 4, window: 2, drop_path: 0.0, local, ..SwinConfig::coswin(&spec) };
+    /// // `config` has windows of side 2 and the branch.
     /// let mut names = Builder::new();
     /// let block = SwinBlock::new(&mut names.root(), &config, (4, 4, 1), false, 0.1)?;
     /// assert_eq!(block.drop_path(), 0.1);

@@ -192,6 +192,7 @@ pub fn param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
 /// use shadegrad_models::papers::eeea_net::{CellNet, NetCfg, aux_param_count, param_count};
 /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
 /// # let cfg = NetCfg { c0: 4, layers: 3, classes: 10, aux: false, in_chans: 3 };
+/// // Three cells of one block each, 4 channels in the first.
 /// let mut names = Builder::new();
 /// CellNet::new(&mut names.root(), &genotype, NetCfg { aux: true, ..cfg })?;
 /// let head = names.tables()?.0.numel() - param_count(&genotype, &cfg)?;
@@ -215,6 +216,7 @@ pub fn aux_param_count(genotype: &Genotype, cfg: &NetCfg) -> Result<usize> {
 /// use shadegrad_models::papers::eeea_net::mac_count;
 /// # let genotype: Genotype = "skip.0 max3.0 ; sep3.0 avg3.0".parse()?;
 /// # let cfg = NetCfg { c0: 4, layers: 3, classes: 10, aux: false, in_chans: 3 };
+/// // Three cells of one block each, 4 channels in the first.
 /// let (small, large) = (mac_count(&genotype, &cfg, (32, 32))?, mac_count(&genotype, &cfg, (64, 64))?);
 /// let linear = 16 * 10; // the same whatever the size of the image
 /// assert_eq!(large - linear, 4 * (small - linear));

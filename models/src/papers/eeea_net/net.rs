@@ -27,6 +27,7 @@ pub(super) const UNREAD: &str = "cells.*";
 /// use shadegrad_models::papers::eeea_net::CellNet;
 /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
 /// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// // Three cells of one block each, 2 channels in the first.
 /// let mut names = Builder::new();
 /// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
 /// let arena = Arena::new(&gpu, &names, 0)?;
@@ -51,6 +52,7 @@ pub struct CellNet {
 /// use shadegrad_models::papers::eeea_net::{CellNet, Outputs};
 /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
 /// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// // Three cells of one block each, 2 channels in the first.
 /// let mut names = Builder::new();
 /// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
 /// let arena = Arena::new(&gpu, &names, 0)?;
@@ -112,6 +114,7 @@ impl CellNet {
     /// use shadegrad_models::papers::eeea_net::CellNet;
     /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
     /// # let cfg = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+    /// // Three cells of one block each, 2 channels in the first.
     /// let mut names = Builder::new();
     /// let net = CellNet::new(&mut names.root(), &genotype, cfg)?;
     /// let arena = Arena::new(&gpu, &names, 0)?;

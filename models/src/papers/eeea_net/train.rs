@@ -114,6 +114,7 @@ impl TrainCfg {
 /// use shadegrad_models::papers::eeea_net::{TrainCfg, Trained, param_count, train_cells};
 /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
 /// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// // Three cells of one block each, and twenty digits.
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;
@@ -146,6 +147,7 @@ pub struct Trained {
 /// use shadegrad_models::papers::eeea_net::{TrainCfg, train_cells};
 /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
 /// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// // Three cells of one block each, and twenty digits.
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;
@@ -215,6 +217,7 @@ pub fn train_cells(
 /// use shadegrad_models::papers::eeea_net::{TrainCfg, proxy_accuracy};
 /// # let genotype: Genotype = "skip.0 max3.0 ; avg3.0 max3.0".parse()?;
 /// # let net = NetCfg { c0: 2, layers: 3, classes: 10, aux: false, in_chans: 1 };
+/// // Three cells of one block each, and twenty digits.
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;

@@ -128,6 +128,7 @@ enum Hidden {
 /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
 /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
 /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+/// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
 /// let mut names = Builder::new();
 /// let model = G2gMlp::new(&mut names.root(), &config)?;
 /// let arena = Arena::new(&gpu, &names, 0)?;
@@ -160,6 +161,7 @@ impl G2gMlp {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
     /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
     /// let mut names = Builder::new();
     /// G2gMlp::new(&mut names.root(), &config)?;
     /// assert!(names.tables()?.0.find("layers.0.weight").is_some());
@@ -221,6 +223,7 @@ impl G2gMlp {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
     /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
     /// let mut names = Builder::new();
     /// let model = G2gMlp::new(&mut names.root(), &config)?;
     /// let arena = Arena::new(&gpu, &names, 0)?;
@@ -245,6 +248,7 @@ impl G2gMlp {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
     /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
     /// let model = G2gMlp::new(&mut Builder::new().root(), &config)?;
     /// let densities: Vec<f64> = model.masked_layers().iter().map(|l| l.mask().density()).collect();
     /// assert_eq!(densities, [0.5]); // two groups, nothing between
@@ -268,6 +272,7 @@ impl G2gMlp {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
     /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
     /// let model = G2gMlp::new(&mut Builder::new().root(), &config)?;
     /// assert_eq!(model.head_parameters(), (2 * 8 * 8 + 16) + (16 * 10 + 10));
     /// # Ok::<(), Error>(())
@@ -292,6 +297,7 @@ impl G2gMlp {
     /// # let spec = Spec { height: 8, width: 8, channels: 1, classes: 10 };
     /// # let wiring = Wiring::Groups { groups: 2, p_intra: 1.0, p_inter: 0.0, pattern: Pattern::Index };
     /// # let config = G2gConfig { channels: 1, widths: vec![16], ..G2gConfig::paper(&spec, 16, wiring, 0) };
+    /// // 16 features and one hidden layer of 16 units in two groups, for images of 8 x 8 pixels.
     /// let mut names = Builder::new();
     /// let model = G2gMlp::new(&mut names.root(), &config)?;
     /// let arena = Arena::new(&gpu, &names, 0)?;

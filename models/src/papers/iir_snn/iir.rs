@@ -109,6 +109,7 @@ impl IirSchedule {
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;
+/// // A network with four neurons, and twenty digits.
 /// let schedule = IirSchedule { steps: vec![1], epochs: vec![2], ..IirSchedule::default() };
 /// let mut seen: Vec<StageEpoch> = Vec::new();
 /// run(&net, &images, &images, &schedule, &mut |epoch| Ok(seen.push(epoch.clone())))?;
@@ -145,6 +146,7 @@ pub struct StageEpoch {
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;
+/// // A network with four neurons, and twenty digits.
 /// let schedule = IirSchedule { steps: vec![2], epochs: vec![1], ..IirSchedule::default() };
 /// let reports: Vec<StageReport> = run(&net, &images, &images, &schedule, &mut |_| Ok(()))?;
 /// assert_eq!((reports[0].timesteps, reports[0].losses.len(), reports[0].rates.len()), (2, 1, 1));
@@ -187,6 +189,7 @@ const EVAL_BATCH: usize = 250;
 /// # let pair = shadegrad::data::digits();
 /// # let (few, stats) = (pair.train.first_per_class(2)?, pair.train.channel_stats()?);
 /// # let images = Images::upload(&gpu, &few, &stats)?;
+/// // A network with four neurons, and twenty digits.
 /// assert!((0.0..=1.0).contains(&accuracy(&net, &images, 1)?));
 /// # Ok::<(), Error>(())
 /// ```

@@ -23,8 +23,10 @@ const CONV_EPS: f32 = 1e-5;
 /// # use shadegrad::{nn::*, *};
 /// use shadegrad_models::Spec;
 /// use shadegrad_models::papers::spectformer::{HierarchicalConfig, Stem};
-/// let config = HierarchicalConfig { stem: Stem::Small { hidden: 64 }, ..HierarchicalConfig::s(&Spec::cifar10()) };
-/// assert!(config.num_params()? < HierarchicalConfig::s(&Spec::cifar10()).num_params()? + 100_000);
+/// let with = |hidden| HierarchicalConfig { stem: Stem::Small { hidden }, ..HierarchicalConfig::s(&Spec::cifar10()) };
+/// // More channels between the first convolution, its norm and the second, which makes 64.
+/// let more = with(64).num_params()? - with(32).num_params()?;
+/// assert_eq!(more, 32 * (9 * 3) + 2 * 32 + 32 * (9 * 64));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
