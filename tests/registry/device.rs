@@ -65,6 +65,14 @@ fn transfers_keep_their_place_among_the_kernels() {
     gpu.upload(&bytes, &[1, 2, 3, 4, 5, 6, 7]).unwrap();
     assert_eq!(gpu.read(&bytes).unwrap(), [1, 2, 3, 4, 5, 6, 7]);
     assert!(gpu.upload(&bytes, &[0; 8]).unwrap_err().to_string().contains("do not fit"));
+    // As numbers: only whole ones, and none at all is no mistake.
+    let pairs = gpu.alloc_from(&[[1u16, 2], [3, 4]], "pairs").unwrap();
+    assert_eq!(gpu.read_as::<[u16; 2]>(&pairs).unwrap(), [[1, 2], [3, 4]]);
+    assert_eq!(gpu.read_as::<u32>(&pairs).unwrap(), [0x2_0001, 0x4_0003]);
+    assert!(gpu.read_as::<[u32; 3]>(&pairs).unwrap_err().to_string().contains("whole number"));
+    assert!(gpu.read_as::<()>(&pairs).is_err());
+    let none = gpu.alloc_from::<f32>(&[], "none").unwrap();
+    assert!(gpu.read_as::<f32>(&none).unwrap().is_empty());
 }
 
 fn reading_back_without_waiting() {
