@@ -26,17 +26,27 @@ fn products(c: &mut Criterion<CpuTime>) {
         Gpu::new(Options { checked: Some(false), ..Options::from_env().expect("environment") }).expect("a GPU driver");
     let fill = |n: usize| Tensor::full(&gpu, &[n], 0.5).expect("memory");
     let mut group = c.benchmark_group("matmul");
-    // Squares, a layer forward, its weight gradient, a classifier, one row, attention scores.
+    // Squares, rows that begin anywhere, a layer forward, its weight gradient, a classifier, one row and eight, attention.
     let all = ["nn", "nt", "tn", "tt"];
-    let sizes: [([usize; 4], &[&str]); 8] = [
+    let sizes: [([usize; 4], &[&str]); 18] = [
         ([512, 512, 512, 1], &all),
-        ([256, 256, 256, 1], &["nn"]),
-        ([500, 510, 511, 1], &["nn"]),
+        ([513, 513, 513, 1], &all),
+        ([256, 256, 256, 1], &all),
+        ([1024, 1024, 1024, 1], &["nn", "tn"]),
+        ([196, 192, 64, 1], &["nn"]),
+        ([197, 192, 65, 1], &["nn"]),
+        ([128, 64, 128, 1], &all),
         ([256, 384, 128, 1], &["nt"]),
+        ([1024, 512, 128, 1], &["nt"]),
         ([128, 384, 10_000, 1], &["tn"]),
+        ([64, 64, 65_536, 1], &["tn"]),
         ([128, 10, 512, 1], &["nt"]),
-        ([1, 1024, 1024, 1], &["nt"]),
-        ([49, 49, 32, 96], &["nt"]),
+        ([1, 1024, 1024, 1], &["nt", "nn"]),
+        ([8, 1024, 1024, 1], &["nt", "nn"]),
+        ([16, 16, 16, 256], &["nt"]),
+        ([32, 32, 32, 96], &["nt", "nn"]),
+        ([49, 49, 32, 96], &["nt", "nn"]),
+        ([64, 64, 64, 96], &["nt"]),
     ];
     for ([m, n, k, batch], kinds) in sizes {
         let (x, w, y) = (fill(batch * m * k), fill(batch * k * n), fill(batch * m * n));

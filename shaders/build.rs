@@ -231,6 +231,7 @@ pub static {upper}: crate::Kernel<{params}, {r}, {w}> = crate::Kernel::new(crate
     fields: std::borrow::Cow::Borrowed(&[{fields}]),
     subgroups: {subgroups},
     f16: {f16},
+    int64: {int64},
     hash: {hash:#x},
 }});",
             r = info.reads(),
@@ -244,6 +245,7 @@ pub static {upper}: crate::Kernel<{params}, {r}, {w}> = crate::Kernel::new(crate
             fields = fields.join(", "),
             subgroups = info.subgroups,
             f16 = info.f16,
+            int64 = info.int64,
             hash = info.hash,
         );
     }

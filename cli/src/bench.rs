@@ -14,7 +14,7 @@ use crate::report::say;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Four kernels and a few seconds instead of all.
+    /// A few kernels and seconds instead of all.
     #[arg(long)]
     quick: bool,
     /// A JSON array instead of a table.
@@ -138,10 +138,7 @@ fn cases<'a>(gpu: &'a Gpu, quick: bool) -> Result<Vec<Case<'a>>> {
     }
     for n in sizes {
         let (a, b) = (fill(&[n, n])?, fill(&[n, n])?);
-        for (kind, ta, tb) in [("nn", false, false), ("nt", false, true), ("tn", true, false)] {
-            if quick && kind != "nn" {
-                continue;
-            }
+        for (kind, ta, tb) in [("nn", false, false), ("nt", false, true), ("tn", true, false), ("tt", true, true)] {
             let (a, b) = (a.clone(), b.clone());
             all.push(Case {
                 name: format!("matmul_{kind}_{n}"),
@@ -152,6 +149,30 @@ fn cases<'a>(gpu: &'a Gpu, quick: bool) -> Result<Vec<Case<'a>>> {
                 }),
             });
         }
+    }
+    // One row and eight against a matrix (two operations a weight: GB/s of weights are twice the GFLOP/s, and a quarter of
+    // them), rows that begin anywhere, attention's scores, the gradient of a layer's weights.
+    let mut shapes = vec![("matvec_1024", [1, 1, 1024, 1024], false, true)];
+    if !quick {
+        shapes.extend([
+            ("matvec_8x1024", [1, 8, 1024, 1024], false, true),
+            ("matmul_nn_513", [1, 513, 513, 513], false, false),
+            ("matmul_nn_197x192x65", [1, 197, 192, 65], false, false),
+            ("matmul_nt_96x49x49x32", [96, 49, 49, 32], false, true),
+            ("matmul_tn_128x384x10000", [1, 128, 384, 10_000], true, false),
+        ]);
+    }
+    for (name, [count, m, n, k], ta, tb) in shapes {
+        let a = fill(&if ta { [count, k, m] } else { [count, m, k] })?;
+        let b = fill(&if tb { [count, n, k] } else { [count, k, n] })?;
+        all.push(Case {
+            name: name.to_string(),
+            flop: 2.0 * (count * m * n * k) as f64,
+            run: Box::new(move || {
+                a.matmul_t(&b, ta, tb)?;
+                Ok(())
+            }),
+        });
     }
     // The plain names are the layer that both classes of device have to do well; the others say what they are.
     let batch = if graphics { 64 } else { 4 };

@@ -156,10 +156,11 @@ fn devices(args: &Args, found: &mut Findings) -> Option<Gpu> {
             found.good(
                 "opened",
                 format!(
-                    "{}; subgroups {}, f16 {}, timestamps {}, immediates {}",
+                    "{}; subgroups {}, f16 {}, int64 {}, timestamps {}, immediates {}",
                     gpu.description().name,
                     caps.subgroup.map_or("no".to_string(), |n| n.to_string()),
                     yes(caps.f16),
+                    yes(caps.int64),
                     yes(caps.timestamps),
                     yes(caps.immediates)
                 ),

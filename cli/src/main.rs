@@ -47,7 +47,7 @@ struct Cli {
 
 const ENVIRONMENT: &str = "Environment:
   SHADEGRAD_ADAPTER       device by index or part of its name, as --adapter
-  SHADEGRAD_DISABLE       features to leave unused: subgroups,f16,timestamps,immediates
+  SHADEGRAD_DISABLE       features to leave unused: subgroups,f16,int64,timestamps,immediates
   SHADEGRAD_LIMITS        `default`: WebGPU's default limits
   SHADEGRAD_CLASS         kernels for: discrete, integrated, software
   SHADEGRAD_CHECKED       1 or 0: run-time checks in shaders

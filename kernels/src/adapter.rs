@@ -37,6 +37,8 @@ pub struct Disabled {
     pub subgroups: bool,
     /// No 16-bit floats in shaders.
     pub f16: bool,
+    /// No 64-bit integers in shaders, by which kernels for software drivers load two floats at once.
+    pub int64: bool,
     /// No timestamp queries.
     pub timestamps: bool,
     /// No immediates: parameters go through a uniform ring.
@@ -83,7 +85,7 @@ impl Options {
     /// |---|---|
     /// | `SHADEGRAD_ADAPTER` | index or part of the name |
     /// | `SHADEGRAD_GL` | `1`: search OpenGL adapters too |
-    /// | `SHADEGRAD_DISABLE` | comma-separated: `subgroups`, `f16`, `timestamps`, `immediates` |
+    /// | `SHADEGRAD_DISABLE` | comma-separated: `subgroups`, `f16`, `int64`, `timestamps`, `immediates` |
     /// | `SHADEGRAD_LIMITS` | `default`: WebGPU's default limits |
     /// | `SHADEGRAD_CHECKED` | `1` or `0`: run-time checks in shaders |
     /// | `SHADEGRAD_CLASS` | `discrete`, `integrated`, `software` |
@@ -116,11 +118,12 @@ impl Options {
             match name.trim() {
                 "subgroups" => opt.disable.subgroups = true,
                 "f16" => opt.disable.f16 = true,
+                "int64" => opt.disable.int64 = true,
                 "timestamps" => opt.disable.timestamps = true,
                 "immediates" => opt.disable.immediates = true,
                 other => {
                     return Err(GpuError::Option(format!(
-                        "SHADEGRAD_DISABLE={other}: known are subgroups, f16, timestamps, immediates"
+                        "SHADEGRAD_DISABLE={other}: known are subgroups, f16, int64, timestamps, immediates"
                     )));
                 }
             }
@@ -225,6 +228,8 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// 16-bit floats in shaders.
     pub f16: bool,
+    /// 64-bit integers in shaders.
+    pub int64: bool,
     /// Timestamp queries.
     pub timestamps: bool,
     /// Parameters by immediates; otherwise through a uniform ring.
@@ -349,6 +354,7 @@ pub(crate) fn wanted(adapter: &wgpu::Adapter, opt: &Options) -> (wgpu::Features,
     let mut wanted = wgpu::Features::IMMEDIATES
         | wgpu::Features::SUBGROUP
         | wgpu::Features::SHADER_F16
+        | wgpu::Features::SHADER_INT64
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
     if opt.disable.subgroups {
@@ -357,11 +363,18 @@ pub(crate) fn wanted(adapter: &wgpu::Adapter, opt: &Options) -> (wgpu::Features,
     if opt.disable.f16 {
         wanted.remove(wgpu::Features::SHADER_F16);
     }
+    if opt.disable.int64 {
+        wanted.remove(wgpu::Features::SHADER_INT64);
+    }
     if opt.disable.timestamps {
         wanted.remove(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
     }
     if opt.disable.immediates {
         wanted.remove(wgpu::Features::IMMEDIATES);
+    }
+    // Only kernels for software drivers have a use for them.
+    if class_of(&adapter.get_info()) != Class::Software {
+        wanted.remove(wgpu::Features::SHADER_INT64);
     }
     let features = adapter.features() & wanted;
     let limits = if opt.default_limits {
@@ -403,6 +416,7 @@ pub(crate) fn caps(device: &wgpu::Device, opt: &Options) -> Caps {
         class: opt.class.unwrap_or_else(|| class_of(&info)),
         subgroup: (subgroups && fixed_size).then_some(info.subgroup_min_size),
         f16: features.contains(wgpu::Features::SHADER_F16) && !opt.disable.f16,
+        int64: features.contains(wgpu::Features::SHADER_INT64) && !opt.disable.int64,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY) && !opt.disable.timestamps,
         immediates: features.contains(wgpu::Features::IMMEDIATES)
             && !opt.disable.immediates

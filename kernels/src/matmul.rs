@@ -4,7 +4,7 @@
 //! may lie transposed, repeated over a batch, or anywhere inside a larger tensor; nothing is copied for that.
 
 use shadegrad_shaders::Kernel;
-use shadegrad_shaders::{matmul as r, matmul_tile as t};
+use shadegrad_shaders::{matmul as r, matmul_lanes as l, matmul_tile as t};
 
 use crate::adapter::Class;
 use crate::error::GpuError;
@@ -176,6 +176,7 @@ pub struct Epilogue<'a> {
 }
 
 type Regs = Kernel<r::GemmParams, 3, 1>;
+type Lanes = Kernel<l::GemmParams, 3, 1>;
 type Tile = Kernel<t::GemmParams, 3, 1>;
 /// By halves, A transposed, B transposed, rows aligned to four elements.
 type Table<K> = [&'static K; 16];
@@ -188,18 +189,30 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Subgroups of 8 lanes, 8 rows.
-    SUB8: Regs = r
-        GEMM_SUB_8_N_N_1 GEMM_SUB_8_N_N_4 GEMM_SUB_8_N_T_1 GEMM_SUB_8_N_T_4
-        GEMM_SUB_8_T_N_1 GEMM_SUB_8_T_N_4 GEMM_SUB_8_T_T_1 GEMM_SUB_8_T_T_4
-        GEMM_SUB_8_N_N_1_HALF GEMM_SUB_8_N_N_4_HALF GEMM_SUB_8_N_T_1_HALF GEMM_SUB_8_N_T_4_HALF
-        GEMM_SUB_8_T_N_1_HALF GEMM_SUB_8_T_N_4_HALF GEMM_SUB_8_T_T_1_HALF GEMM_SUB_8_T_T_4_HALF;
-    /// Subgroups of 8 lanes, 16 rows.
-    SUB16: Regs = r
-        GEMM_SUB_16_N_N_1 GEMM_SUB_16_N_N_4 GEMM_SUB_16_N_T_1 GEMM_SUB_16_N_T_4
-        GEMM_SUB_16_T_N_1 GEMM_SUB_16_T_N_4 GEMM_SUB_16_T_T_1 GEMM_SUB_16_T_T_4
-        GEMM_SUB_16_N_N_1_HALF GEMM_SUB_16_N_N_4_HALF GEMM_SUB_16_N_T_1_HALF GEMM_SUB_16_N_T_4_HALF
-        GEMM_SUB_16_T_N_1_HALF GEMM_SUB_16_T_N_4_HALF GEMM_SUB_16_T_T_1_HALF GEMM_SUB_16_T_T_4_HALF;
+    /// Subgroups of 8 lanes, tiles of 24 x 64.
+    LANES24: Lanes = l
+        GEMM_SUB_24_64_N_N_1 GEMM_SUB_24_64_N_N_4 GEMM_SUB_24_64_N_T_1 GEMM_SUB_24_64_N_T_4
+        GEMM_SUB_24_64_T_N_1 GEMM_SUB_24_64_T_N_4 GEMM_SUB_24_64_T_T_1 GEMM_SUB_24_64_T_T_4
+        GEMM_SUB_24_64_N_N_1_HALF GEMM_SUB_24_64_N_N_4_HALF GEMM_SUB_24_64_N_T_1_HALF GEMM_SUB_24_64_N_T_4_HALF
+        GEMM_SUB_24_64_T_N_1_HALF GEMM_SUB_24_64_T_N_4_HALF GEMM_SUB_24_64_T_T_1_HALF GEMM_SUB_24_64_T_T_4_HALF;
+    /// Subgroups of 8 lanes, tiles of 16 x 64.
+    LANES16: Lanes = l
+        GEMM_SUB_16_64_N_N_1 GEMM_SUB_16_64_N_N_4 GEMM_SUB_16_64_N_T_1 GEMM_SUB_16_64_N_T_4
+        GEMM_SUB_16_64_T_N_1 GEMM_SUB_16_64_T_N_4 GEMM_SUB_16_64_T_T_1 GEMM_SUB_16_64_T_T_4
+        GEMM_SUB_16_64_N_N_1_HALF GEMM_SUB_16_64_N_N_4_HALF GEMM_SUB_16_64_N_T_1_HALF GEMM_SUB_16_64_N_T_4_HALF
+        GEMM_SUB_16_64_T_N_1_HALF GEMM_SUB_16_64_T_N_4_HALF GEMM_SUB_16_64_T_T_1_HALF GEMM_SUB_16_64_T_T_4_HALF;
+    /// Subgroups of 8 lanes, tiles of 8 x 64.
+    LANES8: Lanes = l
+        GEMM_SUB_8_64_N_N_1 GEMM_SUB_8_64_N_N_4 GEMM_SUB_8_64_N_T_1 GEMM_SUB_8_64_N_T_4
+        GEMM_SUB_8_64_T_N_1 GEMM_SUB_8_64_T_N_4 GEMM_SUB_8_64_T_T_1 GEMM_SUB_8_64_T_T_4
+        GEMM_SUB_8_64_N_N_1_HALF GEMM_SUB_8_64_N_N_4_HALF GEMM_SUB_8_64_N_T_1_HALF GEMM_SUB_8_64_N_T_4_HALF
+        GEMM_SUB_8_64_T_N_1_HALF GEMM_SUB_8_64_T_N_4_HALF GEMM_SUB_8_64_T_T_1_HALF GEMM_SUB_8_64_T_T_4_HALF;
+    /// Subgroups of 8 lanes, tiles of 16 x 32.
+    NARROW: Lanes = l
+        GEMM_SUB_16_32_N_N_1 GEMM_SUB_16_32_N_N_4 GEMM_SUB_16_32_N_T_1 GEMM_SUB_16_32_N_T_4
+        GEMM_SUB_16_32_T_N_1 GEMM_SUB_16_32_T_N_4 GEMM_SUB_16_32_T_T_1 GEMM_SUB_16_32_T_T_4
+        GEMM_SUB_16_32_N_N_1_HALF GEMM_SUB_16_32_N_N_4_HALF GEMM_SUB_16_32_N_T_1_HALF GEMM_SUB_16_32_N_T_4_HALF
+        GEMM_SUB_16_32_T_N_1_HALF GEMM_SUB_16_32_T_N_4_HALF GEMM_SUB_16_32_T_T_1_HALF GEMM_SUB_16_32_T_T_4_HALF;
     /// No subgroups, 8 rows.
     REG8: Regs = r
         GEMM_REG_N_N_1 GEMM_REG_N_N_4 GEMM_REG_N_T_1 GEMM_REG_N_T_4
@@ -232,48 +245,63 @@ tables! {
         GEMM_SINGLE_T_N_1_HALF GEMM_SINGLE_T_N_4_HALF GEMM_SINGLE_T_T_1_HALF GEMM_SINGLE_T_T_4_HALF;
 }
 
-fn pick<K>(table: &Table<K>, halves: bool, a: bool, b: bool, aligned: bool) -> &'static K {
+fn pick<K>(table: &Table<K>, halves: bool, [a, b]: [bool; 2], aligned: bool) -> &'static K {
     table[usize::from(halves) * 8 + usize::from(a) * 4 + usize::from(b) * 2 + usize::from(aligned)]
 }
 
 /// The kernel for a product: its tile, and the order of its operands.
 #[derive(Clone, Copy)]
 enum Choice {
-    /// Registers only: rows by 64 columns; with operands exchanged, the transpose of the result is computed.
-    Regs { table: &'static Table<Regs>, rows: usize, swap: bool },
+    /// Registers of a subgroup; with operands exchanged, the transpose of the result is computed.
+    Lanes { table: &'static Table<Lanes>, rows: usize, columns: usize, swap: bool },
+    /// Registers of single invocations, 8 x 64; exchanged as above.
+    Regs { swap: bool },
     /// Square tiles in workgroup memory.
     Tile { table: &'static Table<Tile>, size: usize },
 }
 
-/// Columns of a tile of the register kernels.
-const REG_COLUMNS: usize = 64;
+/// The tiles of subgroups: table, rows, columns, and in nanoseconds of a processor what four steps of K take and what a tile
+/// takes besides. Measured; a quarter of it and more goes into loading columns, so that few rows are not much cheaper.
+const LANES: [(&Table<Lanes>, usize, usize, [usize; 2]); 4] = [
+    (&LANES24, 24, 64, [455, 2600]),
+    (&LANES16, 16, 64, [350, 1600]),
+    (&LANES8, 8, 64, [265, 900]),
+    (&NARROW, 16, 32, [220, 900]),
+];
+/// Tile of the register kernel.
+const REGS: [usize; 2] = [8, 64];
 /// K per step of the tile kernels; spans of a split are multiples of it.
 const STEP: usize = 16;
+/// Rows of tiles that follow each other down, times K: a quarter of a megabyte of either operand, so that a core's cache holds
+/// what neighbouring tiles share. A graphics card's holds more.
+const BAND: usize = 2048;
 /// Workgroups that fill a graphics card (132 cores of the largest, at two each, less the tail).
 const FULL: usize = 200;
+
+/// The cheapest tile for each order of the operands.
+fn choose_lanes(d: &Dims) -> Choice {
+    let mut best = (usize::MAX, Choice::Regs { swap: false });
+    for (table, rows, columns, [step, once]) in LANES {
+        for swap in [false, true] {
+            let (m, n) = if swap { (d.n, d.m) } else { (d.m, d.n) };
+            let cost = m.div_ceil(rows) * n.div_ceil(columns) * (d.k.div_ceil(4) * step + once);
+            if cost < best.0 {
+                best = (cost, Choice::Lanes { table, rows, columns, swap });
+            }
+        }
+    }
+    best.1
+}
 
 fn choose(gpu: &Gpu, d: &Dims) -> Choice {
     let caps = gpu.caps();
     let tiles = |size: usize| d.m.div_ceil(size) * d.n.div_ceil(size) * d.count();
     let small = d.m.min(d.n) <= 32;
     match caps.class {
+        Class::Software if caps.subgroup == Some(8) && caps.int64 => choose_lanes(d),
         Class::Software => {
-            let (tables, costs): (&[(&'static Table<Regs>, usize)], &[usize]) = match caps.subgroup {
-                // Measured cost of a step of 8 and of 16 rows: most of it is loading the columns.
-                Some(8) => (&[(&SUB16, 16), (&SUB8, 8)], &[10, 7]),
-                _ => (&[(&REG8, 8)], &[10]),
-            };
-            let mut best = (usize::MAX, Choice::Regs { table: tables[0].0, rows: tables[0].1, swap: false });
-            for (&(table, rows), &cost) in tables.iter().zip(costs) {
-                for swap in [false, true] {
-                    let (m, n) = if swap { (d.n, d.m) } else { (d.m, d.n) };
-                    let cost = m.div_ceil(rows) * n.div_ceil(REG_COLUMNS) * cost;
-                    if cost < best.0 {
-                        best = (cost, Choice::Regs { table, rows, swap });
-                    }
-                }
-            }
-            best.1
+            let count = |m: usize, n: usize| m.div_ceil(REGS[0]) * n.div_ceil(REGS[1]);
+            Choice::Regs { swap: count(d.n, d.m) < count(d.m, d.n) }
         }
         Class::Integrated if small || tiles(64) < 32 => Choice::Tile { table: &TILE32, size: 32 },
         Class::Integrated => Choice::Tile { table: &SINGLE, size: 64 },
@@ -331,8 +359,10 @@ pub fn matmul(gpu: &Gpu, a: &Storage, b: &Storage, c: &Storage, dims: &Dims, epi
     }
     let choice = choose(gpu, d);
     let (tm, tn, swap) = match choice {
-        Choice::Regs { rows, swap: false, .. } => (rows, REG_COLUMNS, false),
-        Choice::Regs { rows, swap: true, .. } => (REG_COLUMNS, rows, true),
+        Choice::Lanes { rows, columns, swap: false, .. } => (rows, columns, false),
+        Choice::Lanes { rows, columns, swap: true, .. } => (columns, rows, true),
+        Choice::Regs { swap: false } => (REGS[0], REGS[1], false),
+        Choice::Regs { swap: true } => (REGS[1], REGS[0], true),
         Choice::Tile { size, .. } => (size, size, false),
     };
     let (tiles_m, tiles_n) = (d.m.div_ceil(tm), d.n.div_ceil(tn));
@@ -356,7 +386,7 @@ fn launch(
     gpu: &Gpu,
     a: &Storage,
     b: &Storage,
-    c: &Storage,
+    c_at: &Storage,
     d: &Dims,
     epilogue: Epilogue<'_>,
     choice: Choice,
@@ -366,12 +396,22 @@ fn launch(
     let (grid, gx) = gpu.grid((tiles_m * tiles_n * splits * d.count()) as u64)?;
     // The transpose of a product is the product of the transposes in the other order.
     let (x, y, m, n) = if swap { (&d.b, &d.a, d.n, d.m) } else { (&d.a, &d.b, d.m, d.n) };
-    let (trans_x, trans_y) = (x.trans != swap, y.trans != swap);
-    let rows_of = |rows: usize, trans: bool| if trans { d.k } else { rows };
-    let x = x.relevant(d.batch, rows_of(m, trans_x));
-    let y = y.relevant(d.batch, if trans_y { n } else { d.k });
-    let c_batch = d.c.relevant(d.batch, d.m).batch;
-    let aligned = x.is_aligned() && y.is_aligned();
+    let (mut x, mut y) = (Operand { trans: x.trans != swap, ..*x }, Operand { trans: y.trans != swap, ..*y });
+    // A dense column is a row.
+    if m == 1 && x.trans && x.ld == 1 {
+        x = Operand { trans: false, ld: d.k, ..x };
+    }
+    if n == 1 && !y.trans && y.ld == 1 {
+        y = Operand { trans: true, ld: d.k, ..y };
+    }
+    let x = x.relevant(d.batch, if x.trans { d.k } else { m });
+    let y = y.relevant(d.batch, if y.trans { n } else { d.k });
+    let c = Operand { trans: false, ..d.c.relevant(d.batch, d.m) };
+    let mut aligned = x.is_aligned() && y.is_aligned();
+    if let Choice::Lanes { .. } = choice {
+        // These write vec4s, too.
+        aligned &= c.is_aligned() && (d.n | sp).is_multiple_of(4);
+    }
     let params = r::GemmParams {
         m: m as u32,
         n: n as u32,
@@ -379,8 +419,8 @@ fn launch(
         gx,
         lda: x.ld as u32,
         ldb: y.ld as u32,
-        crs: if swap { 1 } else { d.c.ld as u32 },
-        ccs: if swap { d.c.ld as u32 } else { 1 },
+        crs: if swap { 1 } else { c.ld as u32 },
+        ccs: if swap { c.ld as u32 } else { 1 },
         a0: x.offset as u32,
         b0: y.offset as u32,
         c0: d.c.offset as u32,
@@ -389,8 +429,8 @@ fn launch(
         ai: x.batch[1] as u32,
         bo: y.batch[0] as u32,
         bi: y.batch[1] as u32,
-        co: c_batch[0] as u32,
-        ci: c_batch[1] as u32,
+        co: c.batch[0] as u32,
+        ci: c.batch[1] as u32,
         sp: sp as u32,
         inner: d.batch[1] as u32,
         tiles_m: if swap { tiles_n } else { tiles_m } as u32,
@@ -403,17 +443,21 @@ fn launch(
             Some(_) => 1,
         },
         alpha: d.alpha,
+        band: BAND.div_ceil(span.max(1)).max(2) as u32,
     };
     let (left, right) = if swap { (b, a) } else { (a, b) };
     // Something must be bound; without a bias nothing of it is used.
     let bias = epilogue.bias.unwrap_or(left);
+    let (buffers, trans) = ([left, right, bias], [x.trans, y.trans]);
     match choice {
-        Choice::Regs { table, .. } => {
-            gpu.dispatch(pick(table, d.halves, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
+        Choice::Lanes { table, .. } => {
+            let params: l::GemmParams = bytemuck::cast(params);
+            gpu.dispatch(pick(table, d.halves, trans, aligned), buffers, [c_at], params, grid)
         }
+        Choice::Regs { .. } => gpu.dispatch(pick(&REG8, d.halves, trans, aligned), buffers, [c_at], params, grid),
         Choice::Tile { table, .. } => {
             let params: t::GemmParams = bytemuck::cast(params);
-            gpu.dispatch(pick(table, d.halves, trans_x, trans_y, aligned), [left, right, bias], [c], params, grid)
+            gpu.dispatch(pick(table, d.halves, trans, aligned), buffers, [c_at], params, grid)
         }
     }
 }

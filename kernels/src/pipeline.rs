@@ -146,6 +146,9 @@ impl Cache {
         if info.f16 && !caps.f16 {
             return Err(fail("uses 16-bit floats, which this device does not have or which are switched off".into()));
         }
+        if info.int64 && !caps.int64 {
+            return Err(fail("uses 64-bit integers, which this device does not have or which are switched off".into()));
+        }
         // wgpu does not compare workgroup memory with the limit; drivers then fail in ways of their own.
         if info.workgroup_bytes > caps.workgroup_bytes || invocations > caps.workgroup_invocations {
             return Err(fail(format!(

@@ -104,6 +104,8 @@ pub struct KernelInfo {
     pub subgroups: bool,
     /// Whether it uses the type `f16`.
     pub f16: bool,
+    /// Whether it uses 64-bit integers, an extension of naga's to WGSL.
+    pub int64: bool,
     /// FNV-1a of `source`.
     pub hash: u64,
 }
@@ -172,6 +174,7 @@ pub fn capabilities() -> Capabilities {
         | Capabilities::SUBGROUP_BARRIER
         | Capabilities::SHADER_FLOAT16
         | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_INT64
 }
 
 /// Parses and validates a kernel's text, and checks that it keeps the convention:
@@ -335,6 +338,7 @@ pub fn reflect(name: &str, wgsl: &str) -> Result<KernelInfo, ShaderError> {
     let code: String = wgsl.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join(" ");
     let f16 = code.split(';').map(str::trim).any(|s| s.starts_with("enable ") && s.contains("f16"));
 
+    let int64 = module.types.iter().any(|(_, t)| t.inner.scalar().is_some_and(|s| s.width == 8));
     let (params_name, fields, params_size) = params.unwrap_or_default();
     Ok(KernelInfo {
         name: name.to_string().into(),
@@ -347,6 +351,7 @@ pub fn reflect(name: &str, wgsl: &str) -> Result<KernelInfo, ShaderError> {
         fields: fields.into(),
         subgroups,
         f16,
+        int64,
         hash: fnv1a(wgsl.as_bytes()),
     })
 }

@@ -1,23 +1,14 @@
-// Matrix products in registers alone, for software drivers, and the sum over a split K.
-//   gemm_sub_*  subgroups of 8: a lane owns R rows x 8 columns; A lies one row per lane in registers and goes round by
-//               broadcasts, because there a load costs as much as 35 multiplications
-//   gemm_reg_*  without subgroups: 8 x 8 outputs per invocation
+// Matrix products in registers alone, for software drivers that lack what matmul_lanes.wgsl needs, and the sum over a split K.
+//   gemm_reg_*  8 x 8 outputs per invocation. All loads of a step come before its arithmetic, and a row takes four terms at
+//               once: see matmul_lanes.wgsl
 //   gemm_sum    adds the partial products of a K split over workgroups, in fixed order
-#kernel gemm_sub_$R_$TA_$TB_$V : R in 8 16, TA in n t, TB in n t, V in 1 4, SG=1
-#kernel gemm_reg_$TA_$TB_$V : TA in n t, TB in n t, V in 1 4, R=8, SG=0
-#kernel gemm_sub_$R_$TA_$TB_$V_$H : R in 8 16, TA in n t, TB in n t, V in 1 4, H in half, SG=1
-#kernel gemm_reg_$TA_$TB_$V_$H : TA in n t, TB in n t, V in 1 4, H in half, R=8, SG=0
+#kernel gemm_reg_$TA_$TB_$V : TA in n t, TB in n t, V in 1 4, R=8
+#kernel gemm_reg_$TA_$TB_$V_$H : TA in n t, TB in n t, V in 1 4, H in half, R=8
 #kernel gemm_sum
 
 #if KERNEL != gemm_sum
 #import gemm
 
-// Rows of A go G loads at a time: with subgroups one row per lane, otherwise all R.
-#if SG == 1
-#define G R / 8
-#else
-#define G R
-#endif
 // Strides of A and B along K and across it.
 #if TA == n
 #define AK 1u
@@ -47,30 +38,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let col0 = t.tn * 64u + lane * 4u;
 
     // Rows and columns past the edge repeat the last one; what they give is not stored.
-#if SG == 1
-    let last_row = p.m - 1u;
-#for g in 0..G
-    let r_${g} = t.a + min(row0 + lane + ${8 * g}u, last_row) * $AM;
-#endfor
-#if TA == t && V == 4
-    let ra = t.a + min(row0 + lane % ${RV}u * 4u, last_row & ~3u) + lane / ${RV}u * p.lda;
-#elif TA == t
-    let ra = t.a + lane / ${RV}u * p.lda;
-#for i in 0..4
-    let ra_${i} = min(row0 + lane % ${RV}u * 4u + ${i}u, last_row);
-#endfor
-#endif
-#else
     let last_row = p.m - 1u;
 #if TA == t && V == 4
-#for g in 0..G
+#for g in 0..R
     let r_${g} = t.a + min(row0 + ${g / 4 * 4}u, last_row & ~3u) + ${g % 4}u;
 #endfor
 #else
-#for g in 0..G
+#for g in 0..R
     let r_${g} = t.a + min(row0 + ${g}u, last_row) * $AM;
 #endfor
-#endif
 #endif
 #for j in 0..8
 #if TB == n && V == 4
@@ -87,17 +63,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var k = t.k0;
     for (; k + 4u <= t.k1; k += 4u) {
 #if TA == n
-#for g in 0..G
+#for g in 0..R
         let a_${g} = x4(r_${g} + k);
-#endfor
-#elif SG == 1
-#for g in 0..G
-#if V == 4
-        let a_${g} = x4(ra + (k + ${g * 8 / RV}u) * p.lda);
-#else
-        let s_${g} = ra + (k + ${g * 8 / RV}u) * p.lda;
-        let a_${g} = vec4<f32>(x1(s_${g} + ra_0), x1(s_${g} + ra_1), x1(s_${g} + ra_2), x1(s_${g} + ra_3));
-#endif
 #endfor
 #else
 #for kk in 0..4
@@ -133,25 +100,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         );
 #endif
 #endfor
+#endfor
 #for r in 0..R
-#if SG == 1 && TA == n
-        let f_${kk}_${r} = vec4<f32>(subgroupBroadcast(a_${r / 8}[$kk], ${r % 8}u));
-#elif SG == 1
-#define AT kk * RV + r / 4
-        let f_${kk}_${r} = vec4<f32>(subgroupBroadcast(a_${AT / 8}[${r % 4}], ${AT % 8}u));
-#elif TA == n
-        let f_${kk}_${r} = vec4<f32>(a_${r}[$kk]);
+#for h in 0..2
+#for kk in 0..4
+#if TA == n
+        c_${r}_$h = fma(vec4<f32>(a_${r}[$kk]), b_${kk}_$h, c_${r}_$h);
 #else
-        let f_${kk}_${r} = vec4<f32>(a_${kk}_${r / 4}[${r % 4}]);
+        c_${r}_$h = fma(vec4<f32>(a_${kk}_${r / 4}[${r % 4}]), b_${kk}_$h, c_${r}_$h);
 #endif
-        c_${r}_0 = fma(f_${kk}_${r}, b_${kk}_0, c_${r}_0);
-        c_${r}_1 = fma(f_${kk}_${r}, b_${kk}_1, c_${r}_1);
+#endfor
 #endfor
 #endfor
     }
     // What is left of K, one at a time.
     for (; k < t.k1; k += 1u) {
-#for g in 0..G
+#for g in 0..R
         let a_${g} = x1(r_${g} + k * $AK);
 #endfor
 #for h in 0..2
@@ -162,13 +126,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         );
 #endfor
 #for r in 0..R
-#if SG == 1
-        let f_${r} = vec4<f32>(subgroupBroadcast(a_${r / 8}, ${r % 8}u));
-#else
-        let f_${r} = vec4<f32>(a_${r});
-#endif
-        c_${r}_0 = fma(f_${r}, b_0, c_${r}_0);
-        c_${r}_1 = fma(f_${r}, b_1, c_${r}_1);
+        c_${r}_0 = fma(vec4<f32>(a_$r), b_0, c_${r}_0);
+        c_${r}_1 = fma(vec4<f32>(a_$r), b_1, c_${r}_1);
 #endfor
     }
 

@@ -70,7 +70,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(product([&[], &[]], size, false, true));
     }
     cases.push(product([&[0], &[0]], [2, 3, 2], false, false));
-    // Without: around the edges of tiles (8 or 16 rows, 32, 64 and 128), of vec4s and of steps along K (4 and 16).
+    // Without: around the edges of tiles (8, 16 or 24 rows, 32, 64 and 128), of vec4s and of steps along K (4 and 16).
     let edges = [
         [7, 63, 15],
         [8, 64, 16],
@@ -86,6 +86,12 @@ pub fn cases() -> Vec<Case> {
         [127, 2, 255],
         [1, 257, 129],
         [257, 1, 64],
+        [23, 65, 21],
+        [24, 64, 22],
+        [25, 96, 23],
+        [72, 68, 24],
+        [47, 130, 27],
+        [1, 66, 40],
     ];
     for size in edges {
         for (ta, tb) in TRANSPOSES {
@@ -107,6 +113,9 @@ pub fn cases() -> Vec<Case> {
     for (ta, tb) in TRANSPOSES {
         cases.push(product([&[], &[]], [16, 24, 2053], ta, tb).grad(false).tol(4.0));
     }
+    // More tiles one below the other than a cache holds: they are taken in bands, and the last one is lower.
+    cases.push(product([&[], &[]], [150, 130, 1030], true, false).grad(false).tol(4.0));
+    cases.push(product([&[2], &[2]], [149, 131, 1031], false, true).grad(false).tol(4.0));
     cases.push(product([&[5, 2], &[5, 1]], [31, 33, 18], false, true).grad(false));
     cases.push(product([&[7], &[]], [13, 40, 24], false, false).grad(false));
     cases.push(product([&[70], &[70]], [5, 6, 3], true, false).grad(false));

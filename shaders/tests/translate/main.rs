@@ -109,8 +109,8 @@ fn the_table_of_kernels_is_sorted_and_described_truthfully() {
         assert_eq!(again.fields, info.fields, "{}: fields", info.name);
         assert_eq!(again.access, info.access, "{}: access", info.name);
         assert_eq!(
-            (again.workgroup_size, again.workgroup_bytes, again.params_size, again.subgroups, again.f16),
-            (info.workgroup_size, info.workgroup_bytes, info.params_size, info.subgroups, info.f16),
+            (again.workgroup_size, again.workgroup_bytes, again.params_size, again.subgroups, again.f16, again.int64),
+            (info.workgroup_size, info.workgroup_bytes, info.params_size, info.subgroups, info.f16, info.int64),
             "{}",
             info.name
         );

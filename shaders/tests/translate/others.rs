@@ -77,6 +77,7 @@ fn tint_accepts_every_kernel() {
     // asked, the language wants enabled.
     let text =
         |k: &KernelInfo| if k.subgroups { "enable subgroups;\n" } else { "" }.to_string() + &uniform_params(&k.source);
-    let files: Vec<_> = all().iter().map(|k| (k.name.to_string(), text(k).into_bytes())).collect();
+    // 64-bit integers are naga's extension; the kernels with them are for software drivers below Vulkan alone.
+    let files: Vec<_> = all().iter().filter(|k| !k.int64).map(|k| (k.name.to_string(), text(k).into_bytes())).collect();
     each_is_accepted("tint", &["--format", "wgsl", "-o", "/dev/null"], "tint", &files, "wgsl");
 }

@@ -148,11 +148,13 @@ fn reflection_finds_everything() {
     assert_eq!((k.params_size, &*k.params_name), (32, "P"));
     let fields: Vec<(&str, u32, u32, &str)> = k.fields.iter().map(|f| (&*f.name, f.offset, f.size, &*f.ty)).collect();
     assert_eq!(fields, [("n", 0, 4, "u32"), ("a", 4, 4, "f32"), ("v", 16, 16, "vec4<f32>")]);
-    assert!(!k.subgroups && !k.f16);
+    assert!(!k.subgroups && !k.f16 && !k.int64);
     let sub = GOOD.replace("w[i] = x[i]", "w[i] = subgroupShuffleXor(x[i], 1u)");
     assert!(reflect("sub", &sub).is_ok_and(|k| k.subgroups));
     let half = format!("enable f16;\n{}", GOOD.replace("w[i] = x[i]", "w[i] = f32(f16(x[i]))"));
     assert!(reflect("half", &half).is_ok_and(|k| k.f16));
+    let long = GOOD.replace("w[i] = x[i]", "w[i] = f32(u64(i) << 33u)");
+    assert!(reflect("long", &long).is_ok_and(|k| k.int64));
 
     assert!(Kernel::<[u32; 8], 1, 1>::typed(k.clone()).is_ok());
     assert!(Kernel::<[u32; 4], 1, 1>::typed(k.clone()).is_err_and(|e| e.to_string().contains("32 bytes")));
