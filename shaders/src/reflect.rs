@@ -338,7 +338,9 @@ pub fn reflect(name: &str, wgsl: &str) -> Result<KernelInfo, ShaderError> {
     let code: String = wgsl.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join(" ");
     let f16 = code.split(';').map(str::trim).any(|s| s.starts_with("enable ") && s.contains("f16"));
 
-    let int64 = module.types.iter().any(|(_, t)| t.inner.scalar().is_some_and(|s| s.width == 8));
+    // A type that no variable has is not in naga's list of types.
+    let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let int64 = words.any(|w| w == "u64" || w == "i64");
     let (params_name, fields, params_size) = params.unwrap_or_default();
     Ok(KernelInfo {
         name: name.to_string().into(),
