@@ -24,6 +24,8 @@ impl fmt::Display for Failed {
     }
 }
 
+impl std::error::Error for Failed {}
+
 impl From<Error> for Failed {
     fn from(err: Error) -> Self {
         match err {

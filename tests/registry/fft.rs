@@ -12,7 +12,7 @@ const NORMS: [(&str, FftNorm, Norm); 2] =
     [("backward", FftNorm::Backward, Norm::Backward), ("ortho", FftNorm::Ortho, Norm::Ortho)];
 
 /// `x * y` or `x * conj(y)` on pairs, `y` repeated over the leading dimensions.
-fn complex_mul(x: &A, y: &A, sign: f64) -> A {
+pub(crate) fn complex_mul(x: &A, y: &A, sign: f64) -> A {
     let (a, b): (Vec<f64>, Vec<f64>) = (x.iter().copied().collect(), y.iter().copied().collect());
     let product = |(i, z): (usize, &[f64])| {
         let w = &b[2 * i % b.len()..][..2];

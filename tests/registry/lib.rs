@@ -7,6 +7,7 @@
 //! `cargo test --test registry` runs them as tests, `shadegrad verify` on the device of whoever asks.
 #![deny(unsafe_code)]
 
+mod architectures;
 mod attention;
 mod case;
 mod check;
@@ -36,9 +37,10 @@ mod sparse;
 mod spiking;
 mod training;
 
+pub use architectures::run as run_architecture;
 pub use case::open;
 pub use check::{Check, Failed, Outcome};
-pub use programs::run as run_program;
+pub use programs::{Compared, run_programs};
 pub use training::soak;
 
 fn cases() -> Vec<case::Case> {
@@ -83,6 +85,7 @@ pub fn user_kernels() -> Vec<(&'static str, &'static str)> {
 pub fn suite() -> Vec<Check> {
     let mut all: Vec<Check> = cases().into_iter().flat_map(case::Case::checks).collect();
     all.extend(programs::checks());
+    all.extend(architectures::checks());
     all.extend(hazards::checks());
     all.extend(device::checks());
     all.extend(faults::checks());

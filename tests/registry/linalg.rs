@@ -8,14 +8,14 @@ use crate::oracle::matmul::matmul_t;
 use crate::oracle::{A, index::transpose};
 
 /// `x x^T / n + I`, and something unsymmetric that symmetrising takes away again.
-fn spd(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn spd(x: &Tensor) -> Result<Tensor> {
     let (rank, n) = (x.rank(), x.dim(x.rank() - 1));
     let skew = x.sub(&x.transpose(rank - 2, rank - 1)?)?;
     let product = x.matmul_t(x, false, true)?.mul_scalar(1.0 / n.max(1) as f32)?;
     product.add(&Tensor::eye(x.gpu(), n)?)?.add(&skew)
 }
 
-fn spd_oracle(x: &A) -> A {
+pub(crate) fn spd_oracle(x: &A) -> A {
     let (rank, n) = (x.ndim(), x.shape()[x.ndim() - 1]);
     let mut out = matmul_t(x, x, false, true) / n.max(1) as f64;
     out += &(x - &transpose(x, rank - 2, rank - 1));
@@ -26,13 +26,13 @@ fn spd_oracle(x: &A) -> A {
 }
 
 /// A matrix whose triangles are well conditioned: diagonal at least one half, small elsewhere.
-fn triangle(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn triangle(x: &Tensor) -> Result<Tensor> {
     let n = x.dim(x.rank() - 1);
     let scaled = x.mul_scalar(1.0 / n.max(1) as f32)?;
     scaled.add(&Tensor::eye(x.gpu(), n)?)
 }
 
-fn triangle_oracle(x: &A) -> A {
+pub(crate) fn triangle_oracle(x: &A) -> A {
     let n = x.shape()[x.ndim() - 1];
     let mut out = x / n.max(1) as f64;
     for (i, mut row) in out.rows_mut().into_iter().enumerate() {

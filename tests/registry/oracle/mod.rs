@@ -17,6 +17,7 @@ pub mod linalg;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod optim;
 pub mod parametric;
 pub mod pool;
 pub mod random;
