@@ -201,6 +201,9 @@ pub struct Config {
     pub out: Option<PathBuf>,
 }
 
+/// More would take for ever.
+const MOST_EPOCHS: u64 = 1_000_000_000;
+
 /// The embedded data set's name.
 pub const DIGITS: &str = "digits";
 
@@ -370,6 +373,18 @@ impl Config {
                 return wrong(name, "0".into(), "at least 1");
             }
         }
+        let empty = |path: &Option<PathBuf>| path.as_ref().is_some_and(|p| p.as_os_str().is_empty());
+        for (name, empty) in
+            [("data", self.data.is_empty()), ("weights", empty(&self.weights)), ("out", empty(&self.out))]
+        {
+            if empty {
+                return wrong(name, "\"\"".into(), "a path");
+            }
+        }
+        // Steps are counted in 64 bits.
+        if self.epochs > MOST_EPOCHS {
+            return wrong("epochs", self.epochs.to_string(), &format!("at most {MOST_EPOCHS}"));
+        }
         if !(self.lr > 0.0 && (self.lr as f32).is_finite()) {
             return wrong("lr", self.lr.to_string(), "a positive number, such as 0.01");
         }
@@ -414,6 +429,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use shadegrad::rng::Philox;
+
     use super::*;
 
     fn read(text: &str) -> Result<Settings> {
@@ -462,7 +479,10 @@ mod tests {
     fn values_out_of_range_are_refused() {
         for (set, word) in [
             (Settings { epochs: Some(0), ..Settings::default() }, "--epochs 0"),
+            (Settings { epochs: Some(i64::MAX as u64), ..Settings::default() }, "--epochs 9223372036854775807"),
             (Settings { batch: Some(0), ..Settings::default() }, "--batch 0"),
+            (Settings { data: Some(String::new()), ..Settings::default() }, "--data \"\": give a path"),
+            (Settings { out: Some(PathBuf::new()), ..Settings::default() }, "--out \"\""),
             (Settings { lr: Some(0.0), ..Settings::default() }, "--lr 0"),
             (Settings { lr: Some(f64::NAN), ..Settings::default() }, "--lr NaN"),
             (Settings { momentum: Some(1.0), ..Settings::default() }, "--momentum 1"),
@@ -482,5 +502,82 @@ mod tests {
         let again = Config::resolve(args(read(&text).unwrap())).unwrap();
         assert_eq!(text, again.to_toml().unwrap());
         assert!(text.contains("lr = 0.002"), "{text}");
+    }
+
+    /// A configuration with a few random mistakes.
+    fn spoilt(valid: &str, rng: &mut Philox) -> String {
+        let mut lines: Vec<String> = valid.lines().map(String::from).collect();
+        const VALUES: [&str; 24] = [
+            "0",
+            "-1",
+            "1e999",
+            "nan",
+            "-inf",
+            "9223372036854775807",
+            "99999999999999999999",
+            "0x7fffffffffffffff",
+            "1.5",
+            "true",
+            "\"\"",
+            "\"none\"",
+            "[]",
+            "[\"flip\", \"flip\"]",
+            "[[1], {}]",
+            "{}",
+            "{ a = { b = [1] } }",
+            "''",
+            "\"\\uD800\"",
+            "\"\"\"",
+            "1979-05-27T07:32:00Z",
+            "\"../../..\"",
+            "\"\\u0000\"",
+            "3_000",
+        ];
+        for _ in 0..1 + rng.below(3) {
+            let at = rng.below(lines.len() as u32) as usize;
+            let key = lines[at].split('=').next().unwrap_or_default().trim().to_string();
+            match rng.below(8) {
+                0..4 => lines[at] = format!("{key} = {}", VALUES[rng.below(VALUES.len() as u32) as usize]),
+                4 => lines.insert(at, lines[rng.below(lines.len() as u32) as usize].clone()),
+                5 => lines[at] = format!("{key} = {}", "[".repeat(1 + rng.below(3000) as usize)),
+                6 => lines.insert(at, "[train.a]".into()),
+                _ => {
+                    let mut bytes = std::mem::take(&mut lines[at]).into_bytes();
+                    let i = rng.below(bytes.len() as u32 + 1) as usize;
+                    bytes.splice(i..i, [rng.next_u32() as u8, b"\"=[]{}.#\\"[rng.below(9) as usize]]);
+                    lines[at] = String::from_utf8_lossy(&bytes).into_owned();
+                }
+            }
+        }
+        lines.join("\n")
+    }
+
+    #[test]
+    fn spoilt_files_are_refused_or_taken_and_never_a_panic() {
+        let valid = Config::resolve(args(Settings::default())).unwrap().to_toml().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spoilt.toml");
+        let cases = std::env::var("SHADEGRAD_FUZZ").ok().map_or(600, |v| v.parse().unwrap());
+        let mut refused = 0;
+        for case in 0..cases {
+            let text = spoilt(&valid, &mut Philox::new(3, case));
+            std::fs::write(&path, &text).unwrap();
+            match Settings::read(&path).and_then(|s| Config::resolve(args(s))) {
+                // What is taken can be written down and read again.
+                Ok(config) => {
+                    let again = config.to_toml().unwrap();
+                    std::fs::write(&path, &again).unwrap();
+                    let read = Settings::read(&path).unwrap_or_else(|e| panic!("case {case}: {e}\n{text}"));
+                    assert_eq!(Config::resolve(args(read)).unwrap().to_toml().unwrap(), again, "case {case}");
+                }
+                Err(err) => {
+                    refused += 1;
+                    let shown = err.to_string();
+                    let named = shown.contains("spoilt.toml") || shown.contains("--") || shown.contains("model");
+                    assert!(named && shown.len() < 8000, "case {case}: {shown}\n{text}");
+                }
+            }
+        }
+        assert!(refused > cases / 3 && refused < cases, "{refused} of {cases} refused");
     }
 }

@@ -37,6 +37,8 @@ pub struct Subject<'a> {
     pub images: &'a Images,
     /// The test set as it was read.
     pub test: Dataset,
+    /// A number for the data, recorded for a run that goes on.
+    pub digest: String,
 }
 
 /// Keeps the folder of a run readable for people.
@@ -78,7 +80,7 @@ impl<'a> Journal<'a> {
     pub fn new(folder: &Path, config: &Config, steps: u64, gpu: &Gpu, subject: Subject<'a>) -> Result<Self> {
         let path = folder.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-        let environment = environment(folder, config, gpu);
+        let environment = environment(folder, config, gpu, &subject.digest);
         write(&folder.join(ENVIRONMENT), format!("{environment:#}\n").as_bytes())?;
         let pictures = folder.join(PICTURES);
         fs::create_dir_all(&pictures).map_err(|e| Error::io(&pictures, &e))?;
@@ -119,7 +121,7 @@ impl<'a> Journal<'a> {
             Some((_, maps)) => !maps.pictures.is_empty() && (last || due),
         };
         if ask {
-            let Subject { model, images, test } = &self.subject;
+            let Subject { model, images, test, .. } = &self.subject;
             self.attention = Some((end.epoch, attention::maps(*model, arena, images, |i| labelled(test, i))?));
         }
         if !last && due { self.refresh() } else { Ok(()) }
@@ -426,9 +428,10 @@ fn shown(title: String, pixels: &[u8], [height, width, channels]: [usize; 3]) ->
 }
 
 /// What the run runs on and with. A run that goes on keeps what it ran on before.
-fn environment(folder: &Path, config: &Config, gpu: &Gpu) -> Value {
+fn environment(folder: &Path, config: &Config, gpu: &Gpu, digest: &str) -> Value {
     let mut now = folder::environment(gpu);
     now["seed"] = config.seed.into();
+    now["data_digest"] = digest.into();
     let before = fs::read_to_string(folder.join(ENVIRONMENT)).ok().and_then(|t| serde_json::from_str::<Value>(&t).ok());
     if let Some(mut before) = before {
         let mut earlier = match before.as_object_mut().and_then(|b| b.remove("earlier")) {

@@ -1,6 +1,7 @@
 //! The folder of a run, as others read it: its configuration and what it recorded.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +15,43 @@ pub const ENVIRONMENT: &str = "environment.json";
 pub const METRICS: &str = "metrics.jsonl";
 pub const REPORT: &str = "report.html";
 pub const PICTURES: &str = "pictures";
+/// Held by the process that trains; what it says is that process's number.
+const LOCK: &str = ".lock";
+
+/// Takes a run's folder for this process alone, for as long as the result lives. The system gives it back however the process
+/// ends, so that a killed run is in nobody's way.
+///
+/// # Errors
+/// If another process has it, or nothing can be written there.
+pub fn claim(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(|e| {
+        anyhow::anyhow!("{}: cannot be written ({e}); choose another folder with --out", folder.display())
+    })?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let owner = fs::read_to_string(&path).ok().filter(|t| !t.trim().is_empty());
+            let owner = owner.map_or("another process".into(), |id| format!("process {}", id.trim()));
+            bail!(
+                "{}: {owner} trains in this folder; let it end, stop it, or choose another folder with --out",
+                folder.display()
+            );
+        }
+        // Where the file system knows no locks, things are as they were without.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    // Only for people; the lock itself is what counts.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// Gives up a folder that nothing came of.
+pub fn unclaim(folder: &Path, claim: File) {
+    drop(claim);
+    // What cannot be removed does no harm.
+    let _ = fs::remove_file(folder.join(LOCK));
+}
 
 /// A record after some steps.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,9 +28,11 @@ pub fn run(args: Args) -> Result<()> {
         dashboard::check()?;
     }
     let (detect_anomaly, resumed) = (args.detect_anomaly, args.resume.clone());
+    let mut claimed = None;
     let (config, from) = match &resumed {
         Some(run) => {
             let config = Config::of_run(run, args.settings)?;
+            claimed = Some(runs::claim(run)?);
             let from = resume::find(run, &args.from)?;
             if from.checkpoint.state.position.epoch >= config.epochs {
                 return Err(usage(format!("{}: this run has ended; start a new one with --weights", run.display())));
@@ -42,18 +44,19 @@ pub fn run(args: Args) -> Result<()> {
     // Before anything that takes time: reading data, finding a device, compiling kernels.
     say(format!("shadegrad {}: training {} on {}", env!("CARGO_PKG_VERSION"), config.model, config.data));
     let out = match resumed {
-        Some(run) => Output { path: run, new: None },
+        Some(run) => Output { path: run, new: None, claim: claimed },
         None => Output::new(&config)?,
     };
     let prepared = prepare(&config, from.is_none());
-    let Prepared { gpu, model, mut arena, train, test, pictures } = match prepared {
+    let Prepared { gpu, model, mut arena, train, test, pictures, digest } = match prepared {
         Ok(prepared) => prepared,
         Err(err) => {
             out.withdraw();
             return Err(err);
         }
     };
-    let out = out.path;
+    // Held to the end.
+    let Output { path: out, claim: _claim, .. } = out;
     let per_epoch = (train.len() as u64).div_ceil(config.batch as u64);
     let steps = per_epoch * config.epochs;
     say(format!(
@@ -90,13 +93,14 @@ pub fn run(args: Args) -> Result<()> {
             let state = from.checkpoint.restore(&mut arena, &mut optimizer)?;
             // Before anything in the folder is changed.
             state.check(&options, train.len())?;
+            same_data(&out, &digest, &config.data)?;
             say(format!("going on after step {} from {}", state.step, from.path.display()));
             resume::rewind(&out, &state)?;
             Some(state)
         }
         None => None,
     };
-    let subject = Subject { model: model.as_ref(), images: &test, test: pictures };
+    let subject = Subject { model: model.as_ref(), images: &test, test: pictures, digest };
     let journal = Journal::new(&out, &config, steps, &gpu, subject)?;
     let dashboard = if tui {
         let title = format!("{} on {}: {}", config.model, config.data, gpu.description().name);
@@ -172,6 +176,8 @@ struct Prepared {
     test: Images,
     /// The test set as it was read, for the report.
     pictures: Dataset,
+    /// [`digest`] of the data.
+    digest: String,
 }
 
 /// Reads the data, opens the device and makes the model, saying what they are; `fresh` for a run that does not go on from
@@ -197,10 +203,41 @@ fn prepare(config: &Config, fresh: bool) -> Result<Prepared> {
     if let (Some(path), true) = (&config.weights, fresh) {
         weights::start_from(path, &config.weights_allow, &arena)?;
     }
+    let digest = digest(&pair);
     let stats = pair.train.channel_stats()?;
     let train = Images::upload(&gpu, &pair.train, &stats)?;
     let test = Images::upload(&gpu, &pair.test, &stats)?;
-    Ok(Prepared { gpu, model, arena, train, test, pictures: pair.test })
+    Ok(Prepared { gpu, model, arena, train, test, pictures: pair.test, digest })
+}
+
+/// A number for all pictures and labels, which those of changed files have another of.
+fn digest(pair: &DataPair) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |word: u64| hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    for set in [&pair.train, &pair.test] {
+        add(set.len() as u64);
+        for bytes in set.images.chunks(8) {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            add(u64::from_le_bytes(word));
+        }
+        set.labels.iter().for_each(|&l| add(u64::from(l)));
+    }
+    format!("{hash:016x}")
+}
+
+/// Refuses to go on with data other than the run in the folder `run` began with.
+fn same_data(run: &Path, digest: &str, data: &str) -> Result<()> {
+    let text = fs::read_to_string(run.join(runs::ENVIRONMENT)).unwrap_or_default();
+    // A run from before this was recorded is believed.
+    match serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()["data_digest"].as_str() {
+        Some(before) if before != digest => Err(usage(format!(
+            "{data}: these are not the pictures and labels that the run in {} began with; put those back, or start a new run \
+             with --weights",
+            run.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The folder for the results.
@@ -208,35 +245,43 @@ struct Output {
     path: PathBuf,
     /// Made by this run; `None` in a run that goes on, which made nothing.
     new: Option<bool>,
+    /// Keeps other processes out.
+    claim: Option<fs::File>,
 }
 
 impl Output {
     /// Makes the folder and writes the configuration into it: what cannot be written is found before the training and
     /// not after.
     fn new(config: &Config) -> Result<Self> {
-        let (path, new) = match &config.out {
+        let (path, new, claim) = match &config.out {
             Some(out) => {
                 let new = !out.exists();
                 fs::create_dir_all(out).map_err(|e| not_writable(out, &e))?;
+                let claim = runs::claim(out)?;
                 if out.join("metrics.jsonl").exists() {
                     bail!("{}: holds another run; choose another folder with --out, or remove it", out.display());
                 }
-                (out.clone(), new)
+                (out.clone(), new, claim)
             }
             None => {
                 let data = Path::new(&config.data).file_name().map_or("data".into(), |n| n.to_string_lossy());
-                (new_run(&format!("{}-{data}", config.model))?, true)
+                let out = new_run(&format!("{}-{data}", config.model))?;
+                let claim = runs::claim(&out)?;
+                (out, true, claim)
             }
         };
         fs::write(path.join(runs::CONFIG), config.to_toml()?).map_err(|e| not_writable(&path, &e))?;
-        Ok(Self { path, new: Some(new) })
+        Ok(Self { path, new: Some(new), claim: Some(claim) })
     }
 
     /// Removes what [`Output::new`] made, for a run that did not begin.
-    fn withdraw(&self) {
+    fn withdraw(self) {
         let Some(new) = self.new else { return };
         // What cannot be removed does no harm.
         let _ = fs::remove_file(self.path.join(runs::CONFIG));
+        if let Some(claim) = self.claim {
+            runs::unclaim(&self.path, claim);
+        }
         if new && fs::remove_dir(&self.path).is_ok() {
             // The folder of runs goes too if this was the first; it stays if it is not empty.
             if self.path.parent() == Some(Path::new(RUNS)) {

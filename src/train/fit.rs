@@ -347,7 +347,9 @@ impl<'a> Trainer<'a> {
         let options = &self.options;
         let mut sampler = Sampler::new(train.len(), options.batch)?.seed(options.seed).shuffle(options.shuffle);
         let per_epoch = sampler.batches_per_epoch();
-        let steps = per_epoch * options.epochs;
+        let Some(steps) = per_epoch.checked_mul(options.epochs) else {
+            return Err(Error::value("fit", format!("{} epochs of {per_epoch} steps; give fewer", options.epochs)));
+        };
         let mut meter = LossMeter::new(&gpu, options.record_every as usize)?;
         let mut clock = Clock::new(self.from.as_ref().map_or(0.0, |f| f.seconds));
         let (mut step, mut best): (u64, Option<(u64, f64)>) = (0, None);

@@ -142,7 +142,7 @@ impl Session {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn steps(&self) -> u64 {
-        self.sampler.batches_per_epoch() * self.epochs
+        self.sampler.batches_per_epoch().saturating_mul(self.epochs)
     }
 
     /// Notes the losses that arrived.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shadegrad::data::{Sampler, digits};
-use shadegrad::nn::{Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, Cx, Linear, Module};
+use shadegrad::nn::{Arena, BatchNorm2d, Builder, Conv2d, ConvOptions, Cx, Linear, Module, Weight};
 use shadegrad::optim::{Optimizer, Rule, schedule};
 use shadegrad::rng::Stream;
 use shadegrad::train::{Images, evaluate};
@@ -27,6 +27,9 @@ impl Module for Net {
         self.2.forward(cx, &x.max_pool2d(Pool2d::new(2, 2, 0))?.flatten(1, 3)?)
     }
 }
+
+/// Parameters, statistics and the optimiser's moments, on the host.
+pub(crate) type State = (Vec<Weight>, Vec<(String, Vec<f32>)>);
 
 pub(crate) struct Run {
     net: Net,
@@ -54,12 +57,48 @@ impl Run {
 
     /// A step on these pictures; its loss.
     pub(crate) fn step(&mut self, step: u64, steps: u64, indices: &[u32]) -> Result<Tensor> {
+        self.step_in_parts(step, steps, indices, |_| ())
+    }
+
+    /// Parts of a step between which [`Run::step_in_parts`] stops.
+    pub(crate) const PARTS: usize = 6;
+
+    /// The same, with a call before each of its parts.
+    pub(crate) fn step_in_parts(
+        &mut self,
+        step: u64,
+        steps: u64,
+        indices: &[u32],
+        before: impl Fn(usize) + Clone + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        before(0);
         let batch = self.train.plain(indices)?;
-        let logits = self.net.forward(&Cx::train(&self.arena).seeded(0, step), &batch.images)?;
+        before(1);
+        let inside = before.clone();
+        let cx = Cx::train(&self.arena).seeded(0, step).observe("norm", move |_, _| {
+            inside(2);
+            Ok(())
+        });
+        let logits = self.net.forward(&cx, &batch.images)?;
+        before(3);
         let loss = logits.cross_entropy(&batch.labels, CrossEntropy::default())?;
+        before(4);
         self.arena.backward(&loss)?;
+        before(5);
         self.optimizer.step(&self.arena, schedule::cosine(step, steps, 0.01, 0.0))?;
         Ok(loss)
+    }
+
+    /// What it takes to go on elsewhere.
+    pub(crate) fn state(&self) -> Result<State> {
+        let of = |(name, t): (&str, &Tensor)| Ok((name.to_string(), t.to_vec()?));
+        Ok((self.arena.state()?, self.optimizer.state().into_iter().map(of).collect::<Result<_>>()?))
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore(&mut self, (values, moments): &State) -> Result<()> {
+        self.arena.load(values)?;
+        self.optimizer.load_state(moments)
     }
 }
 

@@ -181,6 +181,94 @@ fn the_operation_behind_a_nan_is_named_and_the_last_good_checkpoint() {
     s.bad(&[&args[..], &["b"]].concat(), 3, &["the loss of step", "last good checkpoint"]);
 }
 
+/// Ends a child at once, wherever it is.
+fn kill(mut child: Child) {
+    child.kill().expect("kill");
+    child.wait().expect("an end");
+}
+
+#[test]
+fn two_processes_do_not_train_in_one_folder() {
+    let s = Shade::new();
+    let spawn = |args: &[&str]| {
+        s.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
+    };
+    // Longer than anybody waits.
+    let long: Vec<&str> = SMALL.iter().map(|&a| if a == "4" { "100000" } else { a }).collect();
+    let start = [&long[..], &["--out", "run", "--checkpoint-every", "1"]].concat();
+    let resume = ["train", "--resume", "run"];
+    let mut first = spawn(&start);
+    wait_for(&mut first, &s.path("run"), 2);
+    let owner = format!("process {} trains in this folder", first.id());
+    for args in [&start[..], &resume[..]] {
+        s.bad(args, 1, &["run: ", &owner, "--out"]);
+    }
+    // The refused ones changed nothing, and a killed one leaves nothing that keeps the next one out.
+    kill(first);
+    let at = s.checkpoints("run").last().expect("a checkpoint").0;
+    let mut next = spawn(&resume);
+    wait_for(&mut next, &s.path("run"), at + 2);
+    assert!(next.try_wait().expect("a child").is_none(), "the run that goes on has ended");
+    kill(next);
+    assert!(s.checkpoints("run").last().expect("a checkpoint").0 >= at + 2);
+}
+
+/// A data set in IDX files: `count` pictures of 6 by 6 in four classes.
+fn idx(s: &Shade, part: &str, count: u32) {
+    let header = |kind: u8, dims: &[u32]| -> Vec<u8> {
+        [0, 0, 8, kind].into_iter().chain(dims.iter().flat_map(|d| d.to_be_bytes())).collect()
+    };
+    let pixels = (0..count * 36).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+    s.write(
+        &format!("set/{part}-images-idx3-ubyte"),
+        header(3, &[count, 6, 6]).into_iter().chain(pixels).collect::<Vec<u8>>(),
+    );
+    let labels = (0..count).map(|i| (i % 4) as u8);
+    s.write(
+        &format!("set/{part}-labels-idx1-ubyte"),
+        header(1, &[count]).into_iter().chain(labels).collect::<Vec<u8>>(),
+    );
+}
+
+#[test]
+fn data_that_change_under_a_run_are_noticed_and_nothing_is_lost() {
+    let s = Shade::new();
+    idx(&s, "train", 100);
+    idx(&s, "t10k", 40);
+    let args =
+        ["train", "--data", "set", "--model", "mlp", "--batch", "10", "--epochs", "4", "--record-every", "3", "--out"];
+    s.good(&[&args[..], &["whole"]].concat());
+    let file = "set/train-images-idx3-ubyte";
+    let pictures = std::fs::read(s.path(file)).expect("the pictures");
+    let spawn = |out: &str| {
+        let args = [&args[..], &[out, "--checkpoint-every", "1"]].concat();
+        let mut child =
+            s.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts");
+        wait_for(&mut child, &s.path(out), 3);
+        child
+    };
+    // A run holds its data: the file may shrink to nothing meanwhile.
+    let mut child = spawn("shrunk");
+    s.write(file, &pictures[..200]);
+    assert!(child.wait().expect("an end").success());
+    assert_eq!((s.bits("shrunk"), s.records("shrunk")), (s.bits("whole"), s.records("whole")));
+    // One that is to go on reads them again, and says what is wrong before it touches anything.
+    s.write(file, &pictures);
+    kill(spawn("broken"));
+    let resume = ["train", "--resume", "broken"];
+    let before = (s.checkpoints("broken"), s.read("broken/metrics.jsonl"));
+    s.write(file, &pictures[..200]);
+    s.bad(&resume, 1, &["train-images-idx3-ubyte"]);
+    let mut other = pictures.clone();
+    other[777] ^= 1;
+    s.write(file, &other);
+    s.bad(&resume, 2, &["set", "not the pictures and labels", "broken", "--weights"]);
+    assert_eq!((s.checkpoints("broken"), s.read("broken/metrics.jsonl")), before);
+    s.write(file, &pictures);
+    s.good(&resume);
+    assert_eq!((s.bits("broken"), s.records("broken")), (s.bits("whole"), s.records("whole")));
+}
+
 #[test]
 fn weights_go_out_and_in() {
     let s = Shade::new();
