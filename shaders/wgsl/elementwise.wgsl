@@ -28,17 +28,18 @@ var<immediate> p: UnaryParams;
 fn f(v: f32) -> f32 {
 #if OP == neg
     return -v;
-#elif OP == abs || OP == exp || OP == sqrt || OP == sin || OP == cos || OP == floor || OP == ceil || OP == round || OP == sign
+#elif OP == abs || OP == exp || OP == sqrt || OP == floor || OP == ceil || OP == round || OP == sign
     return $OP(v);
-#elif OP == log || OP == log1p || OP == expm1 || OP == tanh || OP == sigmoid || OP == erf || OP == softplus || OP == silu || OP == mish || OP == gelu || OP == gelu_tanh
+#elif OP == log || OP == log1p || OP == expm1 || OP == sin || OP == cos || OP == tanh || OP == sigmoid || OP == erf || OP == softplus || OP == silu || OP == mish || OP == gelu || OP == gelu_tanh
     return sg_$OP(v);
 #elif OP == rsqrt
     return inverseSqrt(v);
 #elif OP == recip
     return 1.0 / v;
 #elif OP == relu
-    // Not max(): that would turn NaN into 0 and hide it.
-    return select(v, 0.0, v < 0.0);
+    // By bits, from the smallest number below zero to minus infinity. max() would turn NaN into 0 and hide it, and so do drivers
+    // that make a max() of a comparison.
+    return select(v, 0.0, bitcast<u32>(v) - 0x80000001u < 0x7f800000u);
 #elif OP == leaky_relu
     return select(v, p.a * v, v < 0.0);
 #elif OP == elu

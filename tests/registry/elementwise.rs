@@ -114,6 +114,8 @@ fn unaries() -> Vec<Case> {
             unary("softplus_wide", wide(), Tensor::softplus, oracle::softplus).relative().tol(2.0),
             unary("log1p_wide", range(&[257], -0.9, 0.9), Tensor::log1p, f64::ln_1p).relative(),
             unary("log_near_one", range(&[257], 0.6, 1.6), Tensor::log, f64::ln).relative(),
+            unary("sin_far", range(&[257], -16000.0, 16000.0), Tensor::sin, f64::sin),
+            unary("cos_far", range(&[257], -16000.0, 16000.0), Tensor::cos, f64::cos),
             unary("gelu_wide", wide(), Tensor::gelu, oracle::gelu),
             unary("silu_wide", wide(), Tensor::silu, oracle::silu),
             unary("mish_wide", wide(), Tensor::mish, oracle::mish),

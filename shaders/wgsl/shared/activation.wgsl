@@ -1,8 +1,9 @@
 // Activations that more than one family uses.
 #import math
 
+// The last choice is for drivers whose max(), exp() or log() make a number of NaN.
 fn sg_softplus(v: f32) -> f32 {
-  return max(v, 0.0) + sg_log1p(exp(-abs(v)));
+  return select(max(v, 0.0) + sg_log1p(exp(-abs(v))), v, sg_is_nan(v));
 }
 
 fn sg_silu(v: f32) -> f32 {
