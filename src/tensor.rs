@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use shadegrad_kernels::{Gpu, PendingRead, Storage};
+use smallvec::SmallVec;
 
 use crate::autograd::Node;
 use crate::error::{Error, Result};
@@ -11,6 +12,9 @@ use crate::ops::Quantizer;
 
 /// Most dimensions a tensor may have.
 pub const MAX_RANK: usize = 8;
+
+/// Lengths of dimensions, in place for the ranks that networks have: every operation makes some.
+pub(crate) type Shape = SmallVec<[usize; 5]>;
 
 /// Element types. Arithmetic is on `F32`, products take `F16` too; the others store indices and images.
 ///
@@ -50,7 +54,7 @@ impl DType {
 pub(crate) struct Inner {
     pub(crate) gpu: Gpu,
     pub(crate) storage: Storage,
-    shape: Box<[usize]>,
+    shape: Shape,
     dtype: DType,
     /// Where its gradient flows on; `None` for a constant.
     pub(crate) node: Option<Arc<Node>>,
@@ -122,6 +126,17 @@ impl Tensor {
             half: OnceLock::new(),
             packed: packed.clone(),
         }))
+    }
+
+    /// This tensor with another history: in place where nobody else holds it, as with a fresh result.
+    pub(crate) fn attach(mut self, node: Option<Arc<Node>>, cut: Option<&'static str>) -> Self {
+        match Arc::get_mut(&mut self.0) {
+            Some(inner) => {
+                (inner.node, inner.cut, inner.half) = (node, cut, OnceLock::new());
+                self
+            }
+            None => self.with(self.shape(), node, cut),
+        }
     }
 
     /// The same tensor with a copy in halves at hand, for the products of mixed precision.

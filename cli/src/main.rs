@@ -52,6 +52,7 @@ const ENVIRONMENT: &str = "Environment:
   SHADEGRAD_CLASS         kernels for: discrete, integrated, software
   SHADEGRAD_CHECKED       1 or 0: run-time checks in shaders
   SHADEGRAD_MEMORY_LIMIT  bytes
+  SHADEGRAD_CACHE         folder for compiled pipelines, or `off`
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 a loss that is not a number,
   130 interrupted.";

@@ -1,11 +1,13 @@
 //! `shadegrad profile`: the kernels of a model's training steps.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use shadegrad::CrossEntropy;
 use shadegrad::autograd::no_grad;
 use shadegrad::data::synthetic::blobs;
+use shadegrad::io::write_atomic;
 use shadegrad::nn::{Arena, Builder, Cx};
 use shadegrad::optim::{Optimizer, Rule};
 use shadegrad::train::Images;
@@ -32,6 +34,9 @@ pub struct Args {
     /// Only the forward pass, as in inference.
     #[arg(long)]
     forward: bool,
+    /// Write every dispatch of the measured steps to this file, for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
     /// Device by index or part of its name [default: the best]
     #[arg(long, value_name = "DEVICE")]
     adapter: Option<String>,
@@ -80,7 +85,11 @@ pub fn run(args: &Args) -> Result<()> {
     gpu.wait()?;
     let seconds = clock.elapsed().as_secs_f64() / args.steps as f64;
     let after = gpu.counters();
-    gpu.start_profile()?;
+    if args.trace.is_some() {
+        gpu.start_trace()?;
+    } else {
+        gpu.start_profile()?;
+    }
     for i in 0..args.steps {
         step(2 + (args.steps + i) as u64)?;
     }
@@ -105,5 +114,9 @@ pub fn run(args: &Args) -> Result<()> {
         (after.submits - before.submits) / args.steps as u64,
         bytes(gpu.memory().peak)
     ));
+    if let Some(path) = &args.trace {
+        write_atomic(path, |file| profile.write_chrome(file))?;
+        say(format!("{} events in {}: open it in chrome://tracing or Perfetto", profile.events.len(), path.display()));
+    }
     Ok(())
 }

@@ -124,6 +124,23 @@ impl<'a> Reporter<'a> {
         }
     }
 
+    /// Shows how far `compile` is, which gets what it is to tell it to, and how long it took.
+    pub fn warm_up(&self, compile: impl FnOnce(&mut dyn FnMut(usize, usize)) -> Result<usize>) -> Result<()> {
+        let start = Instant::now();
+        let kernels = compile(&mut |made, all| {
+            if let Some(bar) = &self.bar {
+                bar.set_length(all as u64);
+                bar.set_position(made as u64);
+                bar.set_message("kernels compiled");
+            }
+        })?;
+        if let Some(bar) = &self.bar {
+            bar.reset();
+        }
+        self.line(&format!("{kernels} kernels compiled: {:.1} s", start.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
     /// Removes the bar or the dashboard.
     pub fn finish(&mut self) {
         if let Some(bar) = &self.bar {
@@ -139,8 +156,7 @@ impl Hooks for Reporter<'_> {
     fn progress(&mut self, now: &Progress) -> Result<()> {
         if !self.compiled {
             self.compiled = true;
-            let kernels = self.gpu.counters().pipelines_created;
-            self.line(&format!("first step with {kernels} kernels compiled: {:.1} s", now.seconds));
+            self.line(&format!("first step: {:.1} s", now.seconds));
         }
         let text = format!(
             "epoch {}/{}  loss {:.4}  lr {:.3e}  {:.0} images/s  left {}  data wait {:.0} %  memory {}",

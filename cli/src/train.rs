@@ -112,13 +112,14 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(state) = &state {
         reporter.write(&json!({ "event": "resumed", "step": state.step }))?;
     }
-    let mut saver = Saver::new(&mut reporter, &out, config.keep, config.checkpoint_every)?;
     let mut trainer =
         Trainer::new(model.as_ref(), &mut arena, &mut optimizer, rate, options).detect_anomaly(detect_anomaly);
     if let Some(state) = state {
         trainer = trainer.resume(state);
     }
-    let fitted = trainer.fit(&train, Some(&test), &mut saver);
+    let warm = reporter.warm_up(|progress| trainer.warm_up(&train, progress));
+    let mut saver = Saver::new(&mut reporter, &out, config.keep, config.checkpoint_every)?;
+    let fitted = warm.and_then(|()| trainer.fit(&train, Some(&test), &mut saver));
     drop(trainer);
     reporter.finish();
     let summary = match fitted {

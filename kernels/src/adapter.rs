@@ -1,6 +1,9 @@
 //! Finding an adapter, ranking and choosing it, and opening a device with what it offers.
 
+use std::path::PathBuf;
+
 use crate::Result;
+use crate::disk::usual_folder;
 use crate::error::GpuError;
 
 /// Which set of kernel variants a device gets by default (`docs/architecture.md`, "Device classes").
@@ -76,6 +79,9 @@ pub struct Options {
     pub sentinels: bool,
     /// Largest number of workgroups in one grid dimension, below the device's own limit. For tests of grid folding.
     pub max_grid: Option<u32>,
+    /// A folder for compiled pipelines, for the next start to find: where the driver gives them out (Vulkan on graphics
+    /// cards; software drivers do not). Not kept if `None`.
+    pub cache: Option<PathBuf>,
 }
 
 impl Options {
@@ -91,6 +97,7 @@ impl Options {
     /// | `SHADEGRAD_CLASS` | `discrete`, `integrated`, `software` |
     /// | `SHADEGRAD_MEMORY_LIMIT` | bytes |
     /// | `SHADEGRAD_MAX_GRID` | workgroups per grid dimension |
+    /// | `SHADEGRAD_CACHE` | folder for compiled pipelines, or `off` (by default `shadegrad` in the platform's cache folder) |
     ///
     /// ```
     /// # use shadegrad_kernels::*;
@@ -148,6 +155,11 @@ impl Options {
         };
         opt.memory_limit = number("SHADEGRAD_MEMORY_LIMIT")?;
         opt.max_grid = number("SHADEGRAD_MAX_GRID")?.map(|n: u64| n.clamp(1, u32::MAX.into()) as u32);
+        opt.cache = match get("SHADEGRAD_CACHE").as_deref() {
+            None => usual_folder(get),
+            Some("off" | "0") => None,
+            Some(folder) => Some(folder.into()),
+        };
         Ok(opt)
     }
 }
@@ -376,6 +388,9 @@ pub(crate) fn wanted(adapter: &wgpu::Adapter, opt: &Options) -> (wgpu::Features,
     if class_of(&adapter.get_info()) != Class::Software {
         wanted.remove(wgpu::Features::SHADER_INT64);
     }
+    if opt.cache.is_some() {
+        wanted |= wgpu::Features::PIPELINE_CACHE;
+    }
     let features = adapter.features() & wanted;
     let limits = if opt.default_limits {
         wgpu::Limits {
@@ -447,8 +462,11 @@ mod tests {
             ("SHADEGRAD_LIMITS", "default"),
             ("SHADEGRAD_CLASS", "discrete"),
             ("SHADEGRAD_MAX_GRID", "7"),
+            ("SHADEGRAD_CACHE", "/kept"),
         ])
         .unwrap();
+        assert_eq!(opt.cache.as_deref(), Some(std::path::Path::new("/kept")));
+        assert_eq!(from(&[("SHADEGRAD_CACHE", "off"), ("HOME", "/home/a")]).unwrap().cache, None);
         assert_eq!(opt.adapter.as_deref(), Some("llvm"));
         assert!(opt.disable.subgroups && opt.disable.immediates && !opt.disable.f16);
         assert!(opt.default_limits);

@@ -1,11 +1,12 @@
 //! The device handle: allocation, dispatch, submission.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use shadegrad_shaders::{Kernel, KernelInfo};
 
 use crate::adapter::{self, AdapterDescription, Caps, Options};
+use crate::disk::Shelf;
 use crate::error::GpuError;
 use crate::fault::{Fault, Faults};
 use crate::memory::{FRESH_WORD, GUARD, MemoryReport, Pool, Storage, guard_words, lock, size_class};
@@ -24,6 +25,12 @@ pub(crate) struct Inner {
     pub(crate) pool: Arc<Mutex<Pool>>,
     recorder: Mutex<Recorder>,
     pub(crate) faults: Arc<Faults>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner).cache.save();
+    }
 }
 
 /// A device, its memory and its kernels. Cheap to clone; clones share everything.
@@ -85,7 +92,8 @@ impl Gpu {
         options: &Options,
     ) -> Self {
         let caps = adapter::caps(&device, options);
-        let recorder = Recorder::new(&device, caps.immediates);
+        let mut recorder = Recorder::new(&device, caps.immediates);
+        recorder.cache.shelf = options.cache.as_deref().and_then(|folder| Shelf::open(&device, folder));
         Self {
             inner: Arc::new(Inner {
                 device,
@@ -272,8 +280,7 @@ impl Gpu {
             }
             // With sentinels every buffer is fresh, so that its guard zone stays where it is.
             if let Some((id, buffer)) = if inner.sentinels { None } else { pool.take(class) } {
-                drop(pool);
-                return Ok(Storage::pooled(&inner.pool, id, class, label, buffer, bytes));
+                return Ok(Storage::pooled(&inner.pool, &mut pool, id, class, label, buffer, bytes));
             }
             pool.new_id()
         };
@@ -299,7 +306,7 @@ impl Gpu {
             }
         };
         lock(&inner.recorder).counters.buffers_created += 1;
-        let storage = Storage::pooled(&inner.pool, id, class, label, buffer, bytes);
+        let storage = Storage::pooled(&inner.pool, &mut lock(&inner.pool), id, class, label, buffer, bytes);
         if !inner.sentinels {
             return Ok(storage);
         }
@@ -439,6 +446,9 @@ impl Gpu {
         self.check()?;
         let mut guard = lock(&inner.recorder);
         let rec = &mut *guard;
+        if rec.rehearses(|kernels| kernels.note(info)) {
+            return Ok(());
+        }
         let pipeline = match rec.cache.find(info.hash) {
             Some(found) => found.clone(),
             None => rec.cache.make(&inner.device, &inner.caps, info)?,
@@ -476,6 +486,9 @@ impl Gpu {
         }
         self.check()?;
         let mut rec = lock(&self.inner.recorder);
+        if rec.rehearses(|_| ()) {
+            return Ok(());
+        }
         rec.encoder(&self.inner.device).copy_buffer_to_buffer(
             from.buffer(),
             from.offset() + from_offset,
@@ -503,6 +516,9 @@ impl Gpu {
     pub fn zero(&self, storage: &Storage) -> Result<()> {
         self.check()?;
         let mut rec = lock(&self.inner.recorder);
+        if rec.rehearses(|_| ()) {
+            return Ok(());
+        }
         rec.encoder(&self.inner.device).clear_buffer(
             storage.buffer(),
             storage.offset(),
@@ -654,13 +670,40 @@ impl Gpu {
     /// # Errors
     /// If the device has no timestamps.
     pub fn start_profile(&self) -> Result<()> {
+        self.measure(false)
+    }
+
+    /// [`Gpu::start_profile`] that also keeps every dispatch, when the host recorded it and when the device ran it:
+    /// [`Profile::events`], some hundred bytes for each.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// if gpu.caps().timestamps {
+    ///     let x = gpu.alloc(4096, "x")?;
+    ///     gpu.start_trace()?;
+    ///     fill::f32(&gpu, &x, 1024, 0.0)?;
+    ///     let profile = gpu.profile()?;
+    ///     // Recorded, submitted, run.
+    ///     assert_eq!(profile.events.len(), 3);
+    /// }
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::start_profile`].
+    pub fn start_trace(&self) -> Result<()> {
+        self.measure(true)
+    }
+
+    fn measure(&self, traced: bool) -> Result<()> {
         if !self.inner.caps.timestamps {
             return Err(GpuError::Option(
                 "profiling needs timestamp queries, which this device does not have or which are switched off".into(),
             ));
         }
         self.wait()?;
-        lock(&self.inner.recorder).profiler = Some(Profiler::new(&self.inner.device, &self.inner.queue));
+        lock(&self.inner.recorder).profiler = Some(Profiler::new(&self.inner.device, &self.inner.queue, traced));
         Ok(())
     }
 

@@ -18,6 +18,7 @@
 )]
 
 mod adapter;
+mod disk;
 mod embed;
 mod error;
 mod fault;
@@ -28,8 +29,10 @@ mod pipeline;
 mod profile;
 mod recorder;
 mod team;
+mod trace;
 mod transfer;
 mod user;
+mod warm;
 
 pub mod attention;
 pub mod augment;
@@ -67,8 +70,10 @@ pub use gpu::Gpu;
 pub use memory::{MemoryReport, Storage};
 pub use profile::{KernelTime, Profile};
 pub use recorder::{Counters, Gathering};
+pub use trace::Event;
 pub use transfer::PendingRead;
 pub use user::UserKernel;
+pub use warm::Kernels;
 pub use wgpu;
 
 /// `Result` with this crate's [`GpuError`].

@@ -1,8 +1,11 @@
 //! Pooled device memory: size classes, free lists, accounting by label.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::{Ordering as Order, Reverse};
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustc_hash::FxHashMap;
 
 /// Storage offsets of views are multiples of this, which satisfies every device's alignment.
 pub(crate) const VIEW_ALIGN: u64 = 256;
@@ -65,13 +68,12 @@ pub(crate) struct Pool {
     /// Free buffers by size class. The lowest id is taken first, so that what a training step receives depends only on
     /// which buffers are free and not on the order of their return: warm steps then see the same buffers, and their
     /// cached bind groups.
-    free: BTreeMap<u64, BTreeSet<u64>>,
-    buffers: HashMap<u64, wgpu::Buffer>,
+    free: FxHashMap<u64, BinaryHeap<Free>>,
     live: u64,
     cached: u64,
     peak: u64,
     live_buffers: usize,
-    by_label: HashMap<&'static str, u64>,
+    by_label: FxHashMap<&'static str, u64>,
     next_id: u64,
     /// Guard zones to check, on a device opened with sentinels.
     pub(crate) guarded: Vec<Guarded>,
@@ -80,6 +82,29 @@ pub(crate) struct Pool {
     /// The application's own buffers in use here.
     imported: Vec<Weak<Block>>,
 }
+
+/// A free buffer and its number; in a heap the lowest number comes first.
+struct Free(u64, wgpu::Buffer);
+
+impl Ord for Free {
+    fn cmp(&self, other: &Self) -> Order {
+        other.0.cmp(&self.0)
+    }
+}
+
+impl PartialOrd for Free {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Free {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Free {}
 
 /// A guard zone: the buffer, where the zone starts, and whether anybody still uses the buffer.
 pub(crate) struct Guarded {
@@ -106,9 +131,9 @@ impl Pool {
 
     /// A free buffer of exactly this class.
     pub(crate) fn take(&mut self, class: u64) -> Option<(u64, wgpu::Buffer)> {
-        let id = self.free.get_mut(&class)?.pop_first()?;
+        let Free(id, buffer) = self.free.get_mut(&class)?.pop()?;
         self.cached -= class;
-        Some((id, self.buffers.remove(&id)?))
+        Some((id, buffer))
     }
 
     pub(crate) fn new_id(&mut self) -> u64 {
@@ -143,14 +168,12 @@ impl Pool {
             *n -= class;
         }
         self.cached += class;
-        self.free.entry(class).or_default().insert(id);
-        self.buffers.insert(id, buffer);
+        self.free.entry(class).or_default().push(Free(id, buffer));
     }
 
     /// Lets go of every cached buffer.
     pub(crate) fn trim(&mut self) {
         self.free.clear();
-        self.buffers.clear();
         self.cached = 0;
     }
 
@@ -160,7 +183,7 @@ impl Pool {
 
     pub(crate) fn report(&self) -> MemoryReport {
         let mut by_label: Vec<_> = self.by_label.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (*l, *n)).collect();
-        by_label.sort_by_key(|&(label, n)| (std::cmp::Reverse(n), label));
+        by_label.sort_by_key(|&(label, n)| (Reverse(n), label));
         MemoryReport {
             live: self.live,
             cached: self.cached,
@@ -228,17 +251,19 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
+    /// A buffer on loan. `pool` is what `home` guards.
     pub(crate) fn pooled(
-        pool: &Arc<Mutex<Pool>>,
+        home: &Arc<Mutex<Pool>>,
+        pool: &mut Pool,
         id: u64,
         class: u64,
         label: &'static str,
         buffer: wgpu::Buffer,
         bytes: u64,
     ) -> Self {
-        lock(pool).count_in(class, label);
+        pool.count_in(class, label);
         let serial = next_serial();
-        let block = Block { buffer, id, serial, class, label, pool: Some(pool.clone()) };
+        let block = Block { buffer, id, serial, class, label, pool: Some(home.clone()) };
         Self { block: Arc::new(block), offset: 0, bytes, guard: 0 }
     }
 

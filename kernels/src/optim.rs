@@ -1,9 +1,9 @@
 //! Over the flat buffers of an arena, in place: gradient accumulation, masks, averages, norms and optimiser steps.
 
-use shadegrad_shaders::{optim as k, optim_norm as n, optim_step as s};
+use shadegrad_shaders::{collect as c, optim as k, optim_norm as n, optim_step as s};
 
 use crate::memory::Storage;
-use crate::{Gpu, Result};
+use crate::{Class, Gpu, GpuError, Result};
 
 /// Floats of one workgroup: 256 invocations, a `vec4` each ([`step`] and [`measure`]: four).
 const GROUP: u64 = 1024;
@@ -24,6 +24,69 @@ const GROUP: u64 = 1024;
 pub fn accumulate(gpu: &Gpu, from: &Storage, to: &Storage, n: usize, scale: f32) -> Result<()> {
     let (grid, gx) = gpu.grid((n as u64).div_ceil(GROUP))?;
     gpu.dispatch(&k::ACCUMULATE, [from], [to], k::FlatParams { n: n as u32, gx, scale, ..Default::default() }, grid)
+}
+
+/// Arrays that one dispatch of [`collect`] takes.
+pub const PARTS: usize = 7;
+
+/// Floats up to which [`collect`] beats a copy command for an array of that length on this device.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// assert!(optim::worth_collecting(&gpu) >= 1024);
+/// # Ok::<(), GpuError>(())
+/// ```
+pub fn worth_collecting(gpu: &Gpu) -> usize {
+    match gpu.caps().class {
+        // Software drivers run every branch of the kernel for all its lanes.
+        Class::Software => 1 << 10,
+        _ => 1 << 16,
+    }
+}
+
+/// Copies each of `parts`, `(from, floats, place)`, to float `place` of `to`, which is a multiple of four; zeros follow up to
+/// the next multiple of four. `to` must not share a buffer with a part.
+///
+/// ```
+/// # use shadegrad_kernels::*;
+/// # let gpu = Gpu::new(Options::from_env()?)?;
+/// let (a, b, flat) = (gpu.alloc(12, "a")?, gpu.alloc(4, "b")?, gpu.alloc(32, "flat")?);
+/// fill::f32(&gpu, &a, 3, 1.0)?;
+/// fill::f32(&gpu, &b, 1, 2.0)?;
+/// optim::collect(&gpu, &[(&a, 3, 0), (&b, 1, 4)], &flat)?;
+/// assert_eq!(gpu.read(&flat)?, [1.0f32, 1.0, 1.0, 0.0, 2.0, 0.0, 0.0, 0.0].map(f32::to_le_bytes).concat());
+/// # Ok::<(), GpuError>(())
+/// ```
+///
+/// # Errors
+/// If a part is longer than its storage or reaches past the end of `to`, or as [`Gpu::dispatch`].
+pub fn collect(gpu: &Gpu, parts: &[(&Storage, usize, usize)], to: &Storage) -> Result<()> {
+    for parts in parts.chunks(PARTS) {
+        let mut from = [parts[0].0; PARTS];
+        // As the kernel's parameters lie: two words for all, three for each part.
+        let mut words = [0u32; 2 + 3 * PARTS];
+        let mut end = 0;
+        for (i, part) in (0..PARTS).zip(parts.iter().map(Some).chain(std::iter::repeat(None))) {
+            let (storage, len, place) = part.copied().unwrap_or((from[0], 0, 0));
+            let fits = (len * 4) as u64 <= storage.bytes() && ((place + len) * 4) as u64 <= to.bytes();
+            if !fits || !place.is_multiple_of(4) || place + len > u32::MAX as usize {
+                return Err(GpuError::Dispatch {
+                    kernel: "collect".into(),
+                    reason: format!(
+                        "{len} floats of {storage:?} to float {place} of {to:?}: give a range that fits both"
+                    ),
+                });
+            }
+            from[i] = storage;
+            end += len.div_ceil(4);
+            words[2 + 3 * i..][..3].copy_from_slice(&[end as u32, len as u32, (place / 4) as u32]);
+        }
+        let (grid, gx) = gpu.grid((end as u64).div_ceil(64))?;
+        words[..2].copy_from_slice(&[end as u32, gx]);
+        gpu.dispatch(&c::COLLECT, from, [to], bytemuck::cast::<_, c::CollectParams>(words), grid)?;
+    }
+    Ok(())
 }
 
 /// `to[i] *= mask[i]`; 0 where the mask is 0, whatever was there. `n` is a multiple of four.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::gpu::Inner;
+use crate::trace::{Event, Trace, write_chrome};
 
 /// Kernels measured between two submissions: two queries each, within the 4096 a query set may have.
 const SLOTS: u32 = 2048;
@@ -50,6 +53,8 @@ pub struct KernelTime {
 pub struct Profile {
     /// One row a kernel.
     pub kernels: Vec<KernelTime>,
+    /// Every dispatch on host and device; empty unless it was asked for by [`Gpu::start_trace`](crate::Gpu::start_trace).
+    pub events: Vec<Event>,
 }
 
 impl Profile {
@@ -63,6 +68,30 @@ impl Profile {
     /// ```
     pub fn seconds(&self) -> f64 {
         self.kernels.iter().map(|k| k.seconds).sum()
+    }
+
+    /// Writes [`Profile::events`] for `chrome://tracing`, Perfetto and other viewers of that format: a row for the host and
+    /// one for the device. Where the device's clock cannot be compared with the host's, its row is as early as it can be
+    /// without a kernel before its submission.
+    ///
+    /// ```
+    /// # use shadegrad_kernels::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// if gpu.caps().timestamps {
+    ///     let x = gpu.alloc(4096, "x")?;
+    ///     gpu.start_trace()?;
+    ///     fill::f32(&gpu, &x, 1024, 0.0)?;
+    ///     let mut file = Vec::new(); // or a std::fs::File
+    ///     gpu.profile()?.write_chrome(&mut file).expect("written");
+    ///     assert!(String::from_utf8_lossy(&file).contains("fill_f32"));
+    /// }
+    /// # Ok::<(), GpuError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_chrome(&self, out: &mut dyn Write) -> io::Result<()> {
+        write_chrome(&self.events, out)
     }
 }
 
@@ -106,10 +135,13 @@ pub(crate) struct Profiler {
     samples: Vec<Sample>,
     resolved: u32,
     table: BTreeMap<Arc<str>, KernelTime>,
+    pub(crate) trace: Option<Trace>,
+    /// When the submission under way began.
+    submitting: Instant,
 }
 
 impl Profiler {
-    pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+    pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue, traced: bool) -> Self {
         let bytes = u64::from(2 * SLOTS) * 8;
         let buffer = |usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -131,6 +163,8 @@ impl Profiler {
             samples: Vec::new(),
             resolved: 0,
             table: BTreeMap::new(),
+            trace: traced.then(Trace::new),
+            submitting: Instant::now(),
         }
     }
 
@@ -150,6 +184,7 @@ impl Profiler {
     }
 
     pub(crate) fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        self.submitting = Instant::now();
         self.resolved = 2 * self.samples.len() as u32;
         if self.resolved > 0 {
             encoder.resolve_query_set(&self.queries, 0..self.resolved, &self.resolve, 0);
@@ -166,17 +201,24 @@ impl Profiler {
         inner.poll(wgpu::PollType::wait_indefinitely());
         let samples = std::mem::take(&mut self.samples);
         if let Ok(view) = self.read.slice(..).get_mapped_range() {
+            let stamp = |j: usize| {
+                let mut word = [0; 8];
+                word.copy_from_slice(&view[8 * j..8 * j + 8]);
+                u64::from_le_bytes(word)
+            };
+            let second = self.period_ns * 1e-9;
+            if let Some(trace) = &mut self.trace {
+                trace.submitted(self.submitting, stamp(0) as f64 * second);
+            }
             for (i, s) in samples.into_iter().enumerate() {
-                let stamp = |j: usize| {
-                    let mut word = [0; 8];
-                    word.copy_from_slice(&view[8 * j..8 * j + 8]);
-                    u64::from_le_bytes(word)
-                };
                 let ticks = stamp(2 * i + 1).saturating_sub(stamp(2 * i));
+                if let Some(trace) = &mut self.trace {
+                    trace.ran(&s.name, stamp(2 * i) as f64 * second, ticks as f64 * second);
+                }
                 let row = self.table.entry(s.name.clone()).or_default();
                 row.name = s.name.to_string();
                 row.count += 1;
-                row.seconds += ticks as f64 * self.period_ns * 1e-9;
+                row.seconds += ticks as f64 * second;
                 row.bytes += s.bytes as f64;
                 row.flops += s.flops;
             }
@@ -187,6 +229,6 @@ impl Profiler {
     pub(crate) fn finish(self) -> Profile {
         let mut kernels: Vec<_> = self.table.into_values().collect();
         kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        Profile { kernels }
+        Profile { kernels, events: self.trace.map_or_else(Vec::new, Trace::finish) }
     }
 }

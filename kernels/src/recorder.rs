@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 use crate::error::GpuError;
 use crate::fault::Fault;
@@ -10,6 +12,7 @@ use crate::memory::{Storage, lock};
 use crate::pipeline::{BindKey, Cache, PARAM_BYTES, Pipeline};
 use crate::profile::Profiler;
 use crate::transfer::Transfers;
+use crate::warm::Rehearsal;
 use crate::{Gpu, Result};
 
 /// Dispatches recorded before a submission; the first of a batch goes out early so that the device starts.
@@ -59,8 +62,8 @@ pub struct Counters {
 pub(crate) struct Recorder {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
-    /// Pipeline and bind group now set in `pass`.
-    current: (u64, Option<BindKey>),
+    /// Pipeline and number of the bind group now set in `pass`.
+    current: (u64, Option<u64>),
     pub(crate) cache: Cache,
     pub(crate) transfers: Transfers,
     pub(crate) profiler: Option<Profiler>,
@@ -75,6 +78,8 @@ pub(crate) struct Recorder {
     pending_bytes: u64,
     pub(crate) work: f64,
     idle: bool,
+    /// Set while a thread rehearses: see [`Gpu::rehearse`].
+    pub(crate) rehearsal: Option<Rehearsal>,
     pub(crate) last: VecDeque<Arc<str>>,
     pub(crate) counters: Counters,
 }
@@ -130,8 +135,21 @@ impl Recorder {
             pending_bytes: 0,
             work: 0.0,
             idle: true,
+            rehearsal: None,
             last: VecDeque::with_capacity(8),
             counters: Counters::default(),
+        }
+    }
+
+    /// Whether this thread rehearses, so that nothing is to be recorded: then `note` may take down what was asked for.
+    pub(crate) fn rehearses(&mut self, note: impl FnOnce(&mut Rehearsal)) -> bool {
+        // Other threads may work meanwhile.
+        match self.rehearsal.as_mut().filter(|r| r.thread == thread::current().id()) {
+            Some(rehearsal) => {
+                note(rehearsal);
+                true
+            }
+            None => false,
         }
     }
 
@@ -143,6 +161,7 @@ impl Recorder {
         params: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
+        let traced = self.profiler.as_ref().is_some_and(|p| p.trace.is_some()).then(Instant::now);
         if self.rings.get(self.ring).is_some_and(Ring::is_full) {
             if self.gathering == 0 {
                 self.submit(inner);
@@ -158,8 +177,8 @@ impl Recorder {
         }
         let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
         let key = BindKey::new(&pipeline.layout, bound);
-        let group = match self.cache.group(&inner.device, &pipeline.layout, &key, bound) {
-            Ok(group) => group.clone(),
+        let (number, group) = match self.cache.group(&inner.device, &pipeline.layout, &key, bound) {
+            Ok(found) => found,
             Err(Fault::OutOfMemory) => {
                 return Err(GpuError::out_of_memory(0, "bind group", &lock(&inner.pool).report()));
             }
@@ -185,9 +204,9 @@ impl Recorder {
             pass.set_pipeline(&pipeline.raw);
             self.current.0 = pipeline.key;
         }
-        if self.current.1 != Some(key) {
-            pass.set_bind_group(0, &group, &[]);
-            self.current.1 = Some(key);
+        if self.current.1 != Some(number) {
+            pass.set_bind_group(0, group, &[]);
+            self.current.1 = Some(number);
         }
         match self.rings.get_mut(self.ring) {
             // Every kernel's pipeline layout holds the ring's group, also where the kernel has no parameters.
@@ -199,6 +218,9 @@ impl Recorder {
             None => {}
         }
         pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+        if let (Some(since), Some(trace)) = (traced, self.profiler.as_mut().and_then(|p| p.trace.as_mut())) {
+            trace.recorded(&pipeline.name, since);
+        }
         if self.last.len() == 8 {
             self.last.pop_front();
         }
@@ -311,5 +333,43 @@ impl Ring {
             queue.write_buffer(&self.buffer, 0, &self.bytes[..n]);
         }
         self.used = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, fill};
+
+    #[test]
+    fn the_device_starts_early_and_the_host_runs_ahead_by_few_submissions() {
+        let gpu = Gpu::new(Options::from_env().unwrap()).unwrap();
+        let x = gpu.alloc(64, "x").unwrap();
+        gpu.wait().unwrap();
+        let start = gpu.counters().submits;
+        let mut submitted_at = Vec::new();
+        for i in 1..=48 + 192 * 20 {
+            fill::f32(&gpu, &x, 16, i as f32).unwrap();
+            if gpu.counters().submits - start > submitted_at.len() as u64 {
+                submitted_at.push(i);
+            }
+            assert!(gpu.recorder().in_flight.len() <= MAX_IN_FLIGHT, "after {i} dispatches");
+        }
+        let expected: Vec<u32> = (0..=20).map(|i| FIRST_SUBMIT_DISPATCHES + i * SUBMIT_DISPATCHES).collect();
+        assert_eq!(submitted_at, expected);
+        gpu.wait().unwrap();
+        assert!(gpu.recorder().in_flight.is_empty());
+        // After a wait the device is idle and gets its first work early again.
+        let start = gpu.counters().submits;
+        (0..48).for_each(|_| fill::f32(&gpu, &x, 16, 0.0).unwrap());
+        assert_eq!(gpu.counters().submits, start + 1);
+        // Many bytes go out however few dispatches they are of.
+        let mut rec = gpu.recorder();
+        rec.after(&gpu.inner, SUBMIT_BYTES);
+        assert_eq!(rec.counters.submits, start + 1, "nothing was recorded, so nothing is submitted");
+        drop(rec);
+        fill::f32(&gpu, &x, 16, 0.0).unwrap();
+        gpu.recorder().after(&gpu.inner, SUBMIT_BYTES);
+        assert_eq!(gpu.counters().submits, start + 2);
     }
 }

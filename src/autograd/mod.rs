@@ -20,6 +20,7 @@ pub(crate) use checkpoint::record_checkpoint;
 pub(crate) use composite::composite_grads;
 pub use functions::{custom, hvp, vjp};
 pub use node::Ctx;
+use node::Needs;
 pub(crate) use node::Node;
 pub use saved::{Compact, Form, Ledger, SavedTensor, keep_compactly};
 pub(crate) use saved::{Keeper, Saved, comes_from, is_parameter};
@@ -27,8 +28,10 @@ pub(crate) use trace::wanted;
 pub use trace::{Traced, trace};
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -224,6 +227,8 @@ pub fn grad_with(
         }
     }
     let targets: Vec<Option<u64>> = inputs.iter().map(|t| t.0.node.as_ref().map(|n| n.id())).collect();
+    // What was found of each, once its turn has come.
+    let mut found: FxHashMap<u64, Option<Tensor>> = targets.iter().flatten().map(|id| (*id, None)).collect();
     if let Some(i) = targets.iter().position(Option::is_none)
         && !options.allow_unused
     {
@@ -233,23 +238,21 @@ pub fn grad_with(
             None => format!("input {i}, {:?}, is a constant; make it a leaf with `leaf()` first", t.shape()),
         }));
     }
-    let needed = needed_nodes(&pending, &targets);
-    let mut found: HashMap<u64, Tensor> = HashMap::new();
+    let needed = needed_nodes(&pending, found.keys().copied());
     while let Some((id, (node, grad))) = pending.0.pop_last() {
         let _guard = Recording::set(options.create_graph);
         let grad = node.run_hooks(grad)?;
-        if targets.contains(&Some(id)) {
-            found.insert(id, grad.clone());
+        if let Some(place) = found.get_mut(&id) {
+            *place = Some(grad.clone());
         }
-        let needs: Vec<bool> =
-            node.inputs().iter().map(|n| n.as_ref().is_some_and(|n| needed.contains_key(&n.id()))).collect();
+        let needs: Needs = node.inputs().iter().map(|n| n.as_ref().is_some_and(|n| needed.contains(&n.id()))).collect();
         if !needs.contains(&true) {
             continue;
         }
         let grads = node.backward(&grad, needs, options.create_graph, retain)?;
         for (input, g) in node.inputs().iter().zip(grads) {
             if let (Some(input), Some(g)) = (input, g)
-                && needed.contains_key(&input.id())
+                && needed.contains(&input.id())
             {
                 pending.add(input, g)?;
             }
@@ -258,7 +261,7 @@ pub fn grad_with(
     targets
         .iter()
         .enumerate()
-        .map(|(i, id)| match id.and_then(|id| found.get(&id).cloned()) {
+        .map(|(i, id)| match id.and_then(|id| found.get(&id).cloned().flatten()) {
             Some(g) => Ok(Some(g)),
             None if options.allow_unused => Ok(None),
             None => Err(Error::Gradient(format!(
@@ -283,10 +286,10 @@ fn no_graph(i: usize, out: &Tensor) -> String {
 /// Names of gradient-free operations whose results went into the outputs: the likely reason of a missing gradient.
 pub(crate) fn cuts_on_the_way(outputs: &[&Tensor]) -> String {
     let mut names: Vec<&'static str> = Vec::new();
-    let mut seen = HashMap::new();
+    let mut seen = FxHashSet::default();
     let mut stack: Vec<Arc<Node>> = outputs.iter().filter_map(|t| t.0.node.clone()).collect();
     while let Some(node) = stack.pop() {
-        if seen.insert(node.id(), ()).is_some() {
+        if !seen.insert(node.id()) {
             continue;
         }
         names.extend(node.cuts().iter().filter(|c| !names.contains(c)).copied().collect::<Vec<_>>());
@@ -322,19 +325,24 @@ impl Pending {
 }
 
 /// The nodes between the outputs and the targets: the only ones whose gradients are computed.
-fn needed_nodes(pending: &Pending, targets: &[Option<u64>]) -> HashMap<u64, ()> {
-    let mut seen: BTreeMap<u64, Arc<Node>> = BTreeMap::new();
+fn needed_nodes(pending: &Pending, targets: impl Iterator<Item = u64>) -> FxHashSet<u64> {
+    let mut seen: FxHashSet<u64> = FxHashSet::default();
+    let mut order: Vec<Arc<Node>> = Vec::new();
     let mut stack: Vec<Arc<Node>> = pending.0.values().map(|(n, _)| n.clone()).collect();
     while let Some(node) = stack.pop() {
-        seen.entry(node.id()).or_insert_with(|| {
+        if seen.insert(node.id()) {
             stack.extend(node.inputs().iter().flatten().cloned());
-            node
-        });
+            order.push(node);
+        }
     }
-    let mut needed: HashMap<u64, ()> = targets.iter().flatten().map(|id| (*id, ())).collect();
-    for (id, node) in &seen {
-        if node.inputs().iter().flatten().any(|n| needed.contains_key(&n.id())) {
-            needed.insert(*id, ());
+    // Inputs are older than results.
+    order.sort_unstable_by_key(|n| n.id());
+    seen.clear();
+    let mut needed = seen;
+    needed.extend(targets);
+    for node in &order {
+        if node.inputs().iter().flatten().any(|n| needed.contains(&n.id())) {
+            needed.insert(node.id());
         }
     }
     needed

@@ -4,11 +4,15 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use smallvec::SmallVec;
+
 use crate::autograd::{anomaly, recording, trace};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
+/// Nodes of the inputs, in place for most operations.
+type Inputs = SmallVec<[Option<Arc<Node>>; 3]>;
 type Backward = Box<dyn Fn(&Ctx, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 type Hook = Box<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
 
@@ -18,14 +22,17 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct Node {
     id: u64,
     name: &'static str,
-    shape: Box<[usize]>,
-    inputs: Vec<Option<Arc<Node>>>,
+    shape: Shape,
+    inputs: Inputs,
     /// Gradient-free operations that inputs without a node came from.
     cuts: Vec<&'static str>,
     /// `None` in a leaf, and once the graph was freed.
     backward: Mutex<Option<Backward>>,
     hooks: Mutex<Vec<Hook>>,
 }
+
+/// Which inputs want a gradient.
+pub(super) type Needs = SmallVec<[bool; 8]>;
 
 /// What a backward rule may ask while it runs.
 ///
@@ -43,7 +50,7 @@ pub(crate) struct Node {
 /// ```
 pub struct Ctx {
     node: Arc<Node>,
-    needs: Vec<bool>,
+    needs: Needs,
     create_graph: bool,
 }
 
@@ -154,7 +161,7 @@ impl Node {
     pub(crate) fn backward(
         self: &Arc<Self>,
         grad: &Tensor,
-        needs: Vec<bool>,
+        needs: Needs,
         create_graph: bool,
         retain: bool,
     ) -> Result<Vec<Option<Tensor>>> {
@@ -206,10 +213,10 @@ impl Tensor {
         anomaly::look(op, &self);
         let out = if recording() && inputs.iter().any(|t| t.requires_grad()) {
             let node = Node::new(op, self.shape(), inputs, Some(Box::new(backward)));
-            self.with(self.shape(), Some(node), None)
+            self.attach(Some(node), None)
         } else {
             match inputs.iter().find_map(|t| t.0.cut) {
-                Some(cut) => self.with(self.shape(), None, Some(cut)),
+                Some(cut) => self.attach(None, Some(cut)),
                 None => self,
             }
         };
@@ -221,7 +228,7 @@ impl Tensor {
     pub(crate) fn record_cut(self, op: &'static str, inputs: &[&Tensor]) -> Tensor {
         anomaly::look(op, &self);
         let cut = inputs.iter().any(|t| t.requires_grad() || t.0.cut.is_some());
-        let out = if cut { self.with(self.shape(), None, Some(op)) } else { self };
+        let out = if cut { self.attach(None, Some(op)) } else { self };
         trace::note(op, inputs, &out);
         out
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::autograd::{Ctx, Node, recording};
 use crate::error::{Error, Result};
 use crate::ops::Quantizer;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// How operations keep what their backward rules need, inside [`keep_compactly`]. Results are what they always are; what
 /// changes is the gradients, which are computed from what is left. `None` keeps the whole tensor.
@@ -469,7 +469,7 @@ enum Kept {
 pub(crate) struct Saved {
     op: &'static str,
     kept: Kept,
-    shape: Box<[usize]>,
+    shape: Shape,
     _entry: Option<Entry>,
 }
 

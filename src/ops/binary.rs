@@ -8,13 +8,13 @@ use shadegrad_kernels::elementwise::{self as k, Binary, Unary};
 
 use crate::autograd::Keeper;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, MAX_RANK, Tensor};
+use crate::tensor::{DType, MAX_RANK, Shape, Tensor};
 
 /// The shape that numpy's rules give for two operands: aligned to the right, lengths equal or one.
-pub(crate) fn broadcast_shape(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+pub(crate) fn broadcast_shape(op: &'static str, a: &[usize], b: &[usize]) -> Result<Shape> {
     let rank = a.len().max(b.len());
     let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
-    let mut out = Vec::with_capacity(rank);
+    let mut out = Shape::new();
     for i in 0..rank {
         out.push(match (at(a, i), at(b, i)) {
             (x, y) if x == y => x,
@@ -65,7 +65,7 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not broadcast; so for all binary functions.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
-        let (a, b) = (self.shape().to_vec(), other.shape().to_vec());
+        let (a, b) = (Shape::from_slice(self.shape()), Shape::from_slice(other.shape()));
         Ok(self.binary("add", Binary::Add, other)?.record("add", &[self, other], move |ctx, grad| {
             Ok(vec![
                 ctx.needs(0).then(|| grad.sum_to(&a)).transpose()?,

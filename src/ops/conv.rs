@@ -4,6 +4,7 @@
 //! and derivatives of any order need nothing else.
 
 use shadegrad_kernels::conv::{self as k, Conv};
+use smallvec::SmallVec;
 
 use crate::autograd::Keeper;
 use crate::error::{Error, Result};
@@ -277,7 +278,7 @@ impl Tensor {
             k::forward(self.gpu(), &g, x.storage(), weights.storage(), bias.map(Tensor::storage), out.storage())?;
         }
         let (of_x, of_w) = (x.clone(), weights.clone());
-        let inputs: Vec<&Tensor> = [&of_x, &of_w].into_iter().chain(bias).collect();
+        let inputs: SmallVec<[&Tensor; 3]> = [&of_x, &of_w].into_iter().chain(bias).collect();
         let biased = bias.is_some();
         // Images and weights are needed for the gradient of the other alone.
         let keep = Keeper::new(OP, &inputs);

@@ -6,11 +6,11 @@ use crate::autograd::{Keeper, comes_from, is_parameter};
 use crate::error::{Error, Result};
 use crate::ops::binary::broadcast_shape;
 use crate::precision::operands;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Sizes of a product after broadcasting.
 struct Plan {
-    batch: Vec<usize>,
+    batch: Shape,
     m: usize,
     n: usize,
     k: usize,

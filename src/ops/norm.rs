@@ -3,6 +3,7 @@
 //! Gradients come from fused kernels; where they must be differentiable, from the same function made of tensor operations.
 
 use shadegrad_kernels::norm::{self as k, Affine, Dims};
+use smallvec::SmallVec;
 
 use crate::autograd::{Keeper, Saved, composite_grads};
 use crate::error::{Error, Result};
@@ -241,15 +242,16 @@ impl Tensor {
             relu,
             (y.storage(), mean.storage(), var.storage(), coef.storage()),
         )?;
-        let inputs: Vec<&Tensor> = [Some(self), gamma, beta].into_iter().flatten().collect();
+        let inputs: SmallVec<[&Tensor; 3]> = [Some(self), gamma, beta].into_iter().flatten().collect();
         let has = Has { gamma: gamma.is_some(), beta: beta.is_some() };
         let keep = Keeper::new(op, &inputs);
-        let mut owned = vec![keep.half("input", self)?];
+        let mut owned: SmallVec<[Saved; 3]> = SmallVec::new();
+        owned.push(keep.half("input", self)?);
         owned
             .extend([("scale", gamma), ("shift", beta)].into_iter().filter_map(|(what, t)| Some(keep.whole(what, t?))));
         let statistics = [keep.whole("variance", &var), keep.whole("coefficients", &coef)];
         let y = y.record(op, &inputs, move |ctx, grad| {
-            let owned: Vec<Tensor> = owned.iter().map(|s| s.floats(ctx)).collect::<Result<_>>()?;
+            let owned: SmallVec<[Tensor; 3]> = owned.iter().map(|s| s.floats(ctx)).collect::<Result<_>>()?;
             let x = &owned[0];
             if ctx.create_graph() {
                 return composite_grads(ctx, &owned, grad, |xs| composite(xs, has, spec));
@@ -428,7 +430,8 @@ impl Params {
 
     fn grads(self, dx: Tensor, has: Has) -> Vec<Option<Tensor>> {
         let (dgamma, dbeta) = self.0.map_or((None, None), |(g, b)| (Some(g), Some(b)));
-        let mut grads = vec![Some(dx)];
+        let mut grads = Vec::with_capacity(3);
+        grads.push(Some(dx));
         grads.extend(has.gamma.then_some(dgamma));
         grads.extend(has.beta.then_some(dbeta));
         grads

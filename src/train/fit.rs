@@ -440,6 +440,45 @@ impl<'a> Trainer<'a> {
         Ok(Summary { last, best, steps: step, seconds: clock.seconds() })
     }
 
+    /// Compiles the kernels of a step on several threads before the first one needs them: rehearses a step (see
+    /// [`Gpu::rehearse`]), which changes neither parameters nor anything else of the run, and compiles what it asked for.
+    /// `progress` hears how many of how many are compiled; returns how many there were. A loss of one's own is called once
+    /// more for it; what model or loss read back meanwhile is undefined.
+    ///
+    /// ```
+    /// # use shadegrad::*;
+    /// # let gpu = Gpu::new(Options::from_env()?)?;
+    /// # use shadegrad::data::digits;
+    /// # use shadegrad::nn::{Arena, Builder, Flatten, Linear, Sequential};
+    /// # use shadegrad::optim::{Optimizer, Rule};
+    /// # use shadegrad::train::{FitOptions, Images, Trainer};
+    /// # let data = digits();
+    /// # let images = Images::upload(&gpu, &data.train, &data.train.channel_stats()?)?;
+    /// # let mut names = Builder::new();
+    /// # let model = Sequential::new().then(Flatten).then(Linear::new(&mut names.root(), 64, 10, true));
+    /// # let mut arena = Arena::new(&gpu, &names, 0)?;
+    /// # let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?;
+    /// let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_step| 0.01, FitOptions::default());
+    /// let kernels = trainer.warm_up(&images, |made, all| println!("{made} of {all} kernels compiled"))?;
+    /// assert!(kernels > 5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A kernel that the device refuses; those of a step.
+    pub fn warm_up(&mut self, train: &Images, progress: impl FnMut(usize, usize)) -> Result<usize> {
+        let gpu = self.arena.gpu().clone();
+        self.choose_precision(true)?;
+        let indices: Vec<u32> = (0..self.options.batch.min(train.len()) as u32).collect();
+        let step = self.from.as_ref().map_or(0, |f| f.step);
+        let (done, kernels) = gpu.rehearse(|| {
+            let batch = self.minibatch(train, &indices, 0, step)?;
+            self.step_unwatched(&batch, 0, step).map(drop)
+        });
+        done?;
+        Ok(gpu.compile(&kernels, progress)?)
+    }
+
     /// Settles what the options' precision is on this device; `say` where it is less than asked for.
     pub(super) fn choose_precision(&mut self, say: bool) -> Result<()> {
         let (precision, note) = self.options.precision.on(self.arena.gpu());

@@ -104,3 +104,76 @@ fn unknown_adapters_are_errors_that_list_what_exists() {
         Gpu::new(Options { adapter: Some(listed[0].name[..4].to_lowercase()), ..Options::default() }).unwrap();
     assert_eq!(by_name.description().name, listed[0].name);
 }
+
+#[test]
+fn a_damaged_file_of_pipelines_is_left_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let gpu = own(|o| o.cache = Some(folder.path().join("kept")));
+        let y = Tensor::ones(&gpu, &[5]).unwrap().add_scalar(1.0).unwrap().to_vec().unwrap();
+        assert_eq!(y, [2.0; 5]);
+    };
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(folder.path().join("kept")).into_iter().flatten();
+        entries.map(|e| e.unwrap().path()).collect()
+    };
+    run();
+    // Drivers that keep nothing, such as the software ones, leave no file.
+    let first = files();
+    assert!(first.len() <= 1, "{first:?}");
+    for path in &first {
+        let whole = std::fs::read(path).unwrap();
+        run();
+        for damage in [Vec::new(), whole[..whole.len() / 2].to_vec(), vec![0x5a; whole.len()]] {
+            std::fs::write(path, damage).unwrap();
+            run();
+            assert!(std::fs::read(path).unwrap().len() > 100, "not written again");
+        }
+    }
+    // A folder that cannot be made is no reason not to compute.
+    std::fs::write(folder.path().join("file"), "x").unwrap();
+    let gpu = own(|o| o.cache = Some(folder.path().join("file/below")));
+    assert_eq!(Tensor::ones(&gpu, &[2]).unwrap().to_vec().unwrap(), [1.0; 2]);
+}
+
+#[test]
+fn a_rehearsal_leaves_the_device_as_it_is() {
+    let gpu = own(|_| ());
+    let x = Tensor::ones(&gpu, &[3]).unwrap();
+    let y = Tensor::zeros(&gpu, &[3]).unwrap();
+    gpu.wait().unwrap();
+    let before = gpu.counters();
+    let other = gpu.clone();
+    let (result, kernels) = gpu.rehearse(|| {
+        gpu.upload(x.storage(), &[0; 12])?;
+        gpu.copy(x.storage(), 0, y.storage(), 0, 12)?;
+        gpu.zero(x.storage())?;
+        // Another thread's work is done as always.
+        let there = std::thread::spawn(move || Tensor::full(&other, &[1], 7.0)?.item()).join().unwrap();
+        assert_eq!(there?, 7.0);
+        x.exp()?.exp()
+    });
+    assert_eq!(result.unwrap().shape(), [3]);
+    assert_eq!(kernels.names().collect::<Vec<_>>(), ["unary_exp"]);
+    assert_eq!(gpu.counters().dispatches, before.dispatches + 1);
+    assert_eq!((x.to_vec().unwrap(), y.to_vec().unwrap()), (vec![1.0; 3], vec![0.0; 3]));
+    assert_eq!(gpu.compile(&kernels, |_, _| ()).unwrap(), 1);
+    assert_eq!(gpu.compile(&kernels, |_, _| ()).unwrap(), 0);
+    let pipelines = gpu.counters().pipelines_created;
+    x.exp().unwrap();
+    assert_eq!(gpu.counters().pipelines_created, pipelines);
+}
+
+#[test]
+fn kernels_that_do_not_compile_are_an_error_and_the_others_are_there() {
+    let gpu = own(|_| ());
+    let x = Tensor::ones(&gpu, &[3]).unwrap();
+    gpu.replace_kernel("unary_exp", Some("this is no shader".into()));
+    let (done, kernels) = gpu.rehearse(|| x.sin()?.exp()?.cos());
+    done.unwrap();
+    let err = gpu.compile(&kernels, |_, _| ()).unwrap_err().to_string();
+    assert!(err.contains("unary_exp"), "{err}");
+    let pipelines = gpu.counters().pipelines_created;
+    x.sin().unwrap().cos().unwrap();
+    assert_eq!(gpu.counters().pipelines_created, pipelines);
+}

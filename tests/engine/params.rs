@@ -221,3 +221,28 @@ fn params_given_twice_is_an_error() {
     let text = Arena::new(&gpu(), &b, 0).err().expect("names given twice").to_string();
     assert!(text.contains("fc1.weight") && text.contains("given twice"), "{text}");
 }
+
+/// Nine parameters take two dispatches of the kernel that collects small gradients; none of these lengths is a whole number of
+/// its fours but one, and one is too long for it.
+#[test]
+fn gradients_of_all_lengths_arrive_and_what_lies_between_stays_zero() -> Result<()> {
+    let gpu = gpu();
+    let lengths = [1usize, 2, 3, 5, 63, 64, 65, 130, 70_000];
+    let mut b = Builder::new();
+    let ids: Vec<_> = lengths.iter().map(|&n| b.root().param(&format!("p{n}"), &[n], Init::Normal(0.0, 1.0))).collect();
+    let arena = Arena::new(&gpu, &b, 0)?;
+    let factors: Vec<Tensor> =
+        lengths.iter().enumerate().map(|(i, &n)| random(&[n], i as u64)).collect::<Result<_>>()?;
+    let mut loss = Tensor::zeros(&gpu, &[])?;
+    for (id, f) in ids.iter().zip(&factors) {
+        loss = loss.add(&arena.params().get(*id).mul(f)?.sum_all()?)?;
+    }
+    arena.backward(&loss)?;
+    let mut rest = arena.grads_flat().to_vec()?;
+    for ((id, f), e) in ids.iter().zip(&factors).zip(arena.table().entries()) {
+        assert_eq!(arena.grads().get(*id).to_vec()?, f.to_vec()?, "{}", e.name);
+        rest[e.offset..][..e.len].fill(0.0);
+    }
+    assert!(rest.iter().all(|v| *v == 0.0), "padding was written");
+    Ok(())
+}

@@ -159,3 +159,39 @@ fn the_meter_averages_over_samples_and_its_window() -> Result<()> {
     assert_eq!(meter.end_epoch()?, None);
     Ok(())
 }
+
+#[test]
+fn warming_up_compiles_and_changes_nothing() -> Result<()> {
+    let run = |warm: bool| {
+        let gpu = shadegrad::Gpu::new(shadegrad::Options::from_env()?)?;
+        let data = digits();
+        let stats = data.train.channel_stats()?;
+        let mut names = Builder::new();
+        let model = Flat(Linear::new(&mut names.root(), 64, 10, true));
+        let mut arena = Arena::new(&gpu, &names, 0)?;
+        let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?;
+        let train = Images::upload(&gpu, &data.train.first_per_class(9)?, &stats)?;
+        let mut trainer = Trainer::new(&model, &mut arena, &mut optimizer, |_| 0.01, options());
+        let mut made = 0;
+        if warm {
+            let before = gpu.counters();
+            let mut told = Vec::new();
+            made = trainer.warm_up(&train, |done, all| told.push((done, all)))?;
+            assert_eq!(told, (1..=made).map(|i| (i, made)).collect::<Vec<_>>());
+            let after = gpu.counters();
+            assert_eq!((after.dispatches, after.uploaded), (before.dispatches, before.uploaded));
+            assert_eq!(after.pipelines_created - before.pipelines_created, made as u64);
+            assert_eq!(trainer.warm_up(&train, |_, _| ())?, 0, "kernels left to compile");
+        }
+        let before = gpu.counters().pipelines_created;
+        trainer.fit(&train, None, &mut NoHooks)?;
+        drop(trainer);
+        Ok::<_, Error>((made, gpu.counters().pipelines_created - before, arena.values_flat().to_vec()?))
+    };
+    let (made, late, values) = run(true)?;
+    let (_, all, expected) = run(false)?;
+    // The meter of the losses has kernels of its own.
+    assert!(made > 5 && late <= 2 && all == made as u64 + late, "{made} before, {late} during the run, {all} without");
+    assert_eq!(values, expected, "the run is another one");
+    Ok(())
+}

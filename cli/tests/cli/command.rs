@@ -23,9 +23,16 @@ fn cifar10(s: &Shade, folder: &str, records: usize, label: impl Fn(usize) -> u8)
 fn training_shows_and_writes_what_happens() {
     let s = Shade::new();
     let text = s.train("run", &["--epochs", "2", "--record-every", "2"]);
-    for word in
-        ["training cnn on digits", "device: ", "parameters", "first step", "epoch 2/2", "test accuracy", "done in"]
-    {
+    for word in [
+        "training cnn on digits",
+        "device: ",
+        "parameters",
+        "kernels compiled",
+        "first step",
+        "epoch 2/2",
+        "test accuracy",
+        "done in",
+    ] {
         assert!(text.contains(word), "no {word:?} in\n{text}");
     }
     let metrics = s.metrics("run");
@@ -276,8 +283,21 @@ fn bench_and_profile_measure() {
     assert_eq!(names.join(" "), expected);
     assert!(rows.as_array().expect("an array").iter().all(|r| r["gflop_per_cpu_s"].as_f64() > Some(0.0)), "{rows}");
     if first_device(&s)["timestamps"] == true {
-        let text = s.good(&["profile", "mlp", "--size", "8", "--batch", "4", "--steps", "2"]);
+        let file = s.path("trace.json");
+        let trace = ["--trace", file.to_str().expect("a path")];
+        let text = s.good(&[&["profile", "mlp", "--size", "8", "--batch", "4", "--steps", "2"][..], &trace].concat());
         assert!(text.contains("gemm") && text.contains("a step:"), "{text}");
+        let trace: Value = serde_json::from_str(&s.read("trace.json")).expect("JSON");
+        let events = trace["traceEvents"].as_array().expect("events");
+        let of = |row: u64| {
+            let kernels = |e: &&Value| e["ph"] == "X" && e["tid"] == row && e["name"] != "submit and wait";
+            events.iter().filter(kernels).map(|e| e["name"].as_str().expect("a name")).collect::<Vec<_>>()
+        };
+        // What the host recorded is what the device ran, in this order.
+        assert!(of(1).len() > 20 && of(1) == of(2), "{:?} {:?}", of(1), of(2));
+        assert!(
+            events.iter().all(|e| e["ph"] == "M" || (e["ts"].as_f64() >= Some(0.0) && e["dur"].as_f64() >= Some(0.0)))
+        );
         let env = [("SHADEGRAD_DISABLE", "timestamps")];
         s.bad_env(&["profile", "mlp", "--size", "8"], &env, 1, &["timestamp", "--adapter"]);
     }

@@ -1,4 +1,4 @@
-//! A warm training step makes nothing new on the device.
+//! A warm training step makes nothing new on the device, and little on the host.
 
 use shadegrad::nn::{Arena, Builder, Cx, Module};
 use shadegrad::optim::{Optimizer, Rule};
@@ -43,6 +43,41 @@ fn a_warm_step_creates_no_buffer_pipeline_or_bind_group() {
             }
         });
     }
+}
+
+#[test]
+fn a_warm_step_allocates_little_on_the_host() {
+    let gpu = Gpu::new(Options::from_env().unwrap()).unwrap();
+    let spec = Spec { height: 8, width: 8, channels: 3, classes: 10 };
+    let mut builder = Builder::new();
+    let model = create("resnet18", &mut builder.root(), &spec).unwrap();
+    let arena = Arena::new(&gpu, &builder, 0).unwrap();
+    let mut optimizer = Optimizer::new(&arena, Rule::sgd(1e-4)).unwrap();
+    let x = Tensor::ones(&gpu, &[1, 8, 8, 3]).unwrap();
+    let labels = Tensor::from_u32(&gpu, &[3], &[1]).unwrap();
+    let cx = Cx::train(&arena);
+    let mut step = || {
+        // Nothing is submitted meanwhile: that is the driver's to pay.
+        let _gathering = gpu.gather();
+        let before = gpu.counters();
+        let made = allocation_counter::measure(|| {
+            let loss = model.forward(&cx, &x).unwrap().cross_entropy(&labels, CrossEntropy::default()).unwrap();
+            arena.backward(&loss).unwrap();
+            optimizer.step(&arena, 0.01).unwrap();
+        });
+        let after = gpu.counters();
+        gpu.wait().unwrap();
+        assert_eq!(after.submits, before.submits);
+        assert_eq!(made.count_current, 0, "allocations that the step left behind");
+        (made.count_total, after.dispatches - before.dispatches)
+    };
+    (0..2).for_each(|_| {
+        step();
+    });
+    let (allocations, dispatches) = step();
+    assert!(dispatches > 200, "{dispatches} dispatches");
+    // What is left: three for a result (the tensor, its loan of memory, its node), the backward rule and its list of gradients.
+    assert!(allocations <= 4 * dispatches, "{allocations} allocations in {dispatches} dispatches");
 }
 
 #[test]

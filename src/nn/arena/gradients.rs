@@ -1,9 +1,11 @@
 //! Gradients into the arena.
 
+use shadegrad_kernels::Storage;
 use shadegrad_kernels::optim as k;
+use smallvec::SmallVec;
 
 use crate::error::Result;
-use crate::nn::{Arena, flat};
+use crate::nn::{Arena, Entry, flat};
 use crate::tensor::Tensor;
 
 impl Arena {
@@ -56,15 +58,31 @@ impl Arena {
     fn collect(&self, loss: &Tensor, add: Option<f32>) -> Result<()> {
         let allowed: Vec<&str> = self.allowed.iter().map(String::as_str).collect();
         let grads = self.params.try_grad(loss, false, &allowed)?;
+        let to = self.grads.storage();
+        let limit = k::worth_collecting(&self.gpu);
+        // The small ones by a few kernels, before the copies, which end a pass.
+        let small = |e: &Entry, g: &Tensor| add.is_none() && e.len <= limit && !g.storage().same_buffer(to);
+        let mut parts: SmallVec<[(&Storage, usize, usize); k::PARTS]> = SmallVec::new();
+        for (e, g) in self.table.entries().iter().zip(&grads) {
+            if let Some(g) = g.as_ref().filter(|g| small(e, g)) {
+                parts.push((g.storage(), e.len, e.offset));
+                if parts.len() == k::PARTS {
+                    k::collect(&self.gpu, &parts, to)?;
+                    parts.clear();
+                }
+            }
+        }
+        k::collect(&self.gpu, &parts, to)?;
         let rows = self.table.entries().iter().zip(self.grad_views.tensors()).zip(&self.frozen);
-        for (((e, view), &frozen), grad) in rows.zip(grads) {
+        for (((e, view), &frozen), grad) in rows.zip(&grads) {
             match (grad, add) {
-                (Some(g), None) => flat::copy_into(&g, self.grads.storage(), e.offset)?,
+                (Some(g), None) if small(e, g) => {}
+                (Some(g), None) => flat::copy_into(g, to, e.offset)?,
                 (Some(g), Some(scale)) if !g.storage().same_buffer(view.storage()) => {
                     k::accumulate(&self.gpu, g.storage(), view.storage(), e.len, scale)?;
                 }
                 (Some(g), Some(scale)) => {
-                    flat::copy_into(&view.add(&g.mul_scalar(scale)?)?, self.grads.storage(), e.offset)?;
+                    flat::copy_into(&view.add(&g.mul_scalar(scale)?)?, to, e.offset)?;
                 }
                 // Those of frozen parameters were set to zero when they were frozen.
                 (None, None) if !frozen => self.gpu.zero(view.storage())?,
