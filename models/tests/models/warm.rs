@@ -68,7 +68,6 @@ fn a_warm_step_allocates_little_on_the_host() {
         let after = gpu.counters();
         gpu.wait().unwrap();
         assert_eq!(after.submits, before.submits);
-        assert_eq!(made.count_current, 0, "allocations that the step left behind");
         (made.count_total, after.dispatches - before.dispatches)
     };
     (0..2).for_each(|_| {
