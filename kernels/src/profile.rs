@@ -63,7 +63,7 @@ impl Profile {
     /// ```
     /// # use shadegrad_kernels::*;
     /// let row = |seconds| KernelTime { seconds, ..KernelTime::default() };
-    /// let profile = Profile { kernels: vec![row(0.5), row(0.25)] };
+    /// let profile = Profile { kernels: vec![row(0.5), row(0.25)], ..Profile::default() };
     /// assert_eq!(profile.seconds(), 0.75);
     /// ```
     pub fn seconds(&self) -> f64 {
