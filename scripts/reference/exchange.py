@@ -3,9 +3,10 @@
 
     exchange.py check [FOLDER]     runs both programs on each other's weights and compares logits to 1e-4
     exchange.py fixture            writes models/tests/fixtures/exchange, which the tests read without PyTorch
+    exchange.py types FILE         writes one of its files alone, as another version of PyTorch does
 
-Needs torch, torchvision, timm, safetensors and numpy (written with 1.13, 0.14, 0.9.16). `check` builds and runs the
-engine's side, models/examples/exchange.rs.
+Needs torch, torchvision, timm, safetensors and numpy (the fixture is of 1.13, 0.14, 0.9.16; `types` and `check` also ran with
+2.5.1, 0.20.1, 1.0.31). `check` builds and runs the engine's side, models/examples/exchange.rs.
 """
 
 import collections
@@ -176,7 +177,15 @@ def fixture():
     (FIXTURE / "exchange.json").write_text(json.dumps({"made_with": made_with, "cases": cases}) + "\n")
     (FIXTURE / "names.json").write_text(json.dumps(names) + "\n")
 
-    # One file with every type, strides, shared memory and nesting that are read.
+    base, want = types(FIXTURE / "types.pth")
+    (FIXTURE / "types.json").write_text(json.dumps(want) + "\n")
+    torch.save({"w": base}, FIXTURE / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save({"w": base, "optimizer": torch.optim.SGD([base], 0.1)}, FIXTURE / "object.pth")
+    torch.jit.script(nn.Linear(2, 2)).save(str(FIXTURE / "script.pt"))
+
+
+def types(file):
+    """One file with every type, strides, shared memory and nesting that are read; its first tensor, and all values."""
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 8 - 1
     state = collections.OrderedDict(
         plain=base, transposed=base.t(), part=base[1:3, 2:5], stepped=base[:, ::2],
@@ -184,17 +193,15 @@ def fixture():
         double=base.double() / 3, long=torch.tensor([1, -(2**40)]), flags=torch.tensor([True, False]),
         parameter=nn.Parameter(base[0]),
     )
-    torch.save({"epoch": 3, "lr": 0.1, "state_dict": state, "names": ["a", "b"]}, FIXTURE / "types.pth")
-    want = {n: t.detach().float().reshape(-1).tolist() for n, t in state.items()}
-    (FIXTURE / "types.json").write_text(json.dumps(want) + "\n")
-    torch.save({"w": base}, FIXTURE / "legacy.pth", _use_new_zipfile_serialization=False)
-    torch.save({"w": base, "optimizer": torch.optim.SGD([base], 0.1)}, FIXTURE / "object.pth")
-    torch.jit.script(nn.Linear(2, 2)).save(str(FIXTURE / "script.pt"))
+    torch.save({"epoch": 3, "lr": 0.1, "state_dict": state, "names": ["a", "b"]}, file)
+    return base, {n: t.detach().float().reshape(-1).tolist() for n, t in state.items()}
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["fixture"]:
         fixture()
+    elif sys.argv[1:2] == ["types"] and len(sys.argv) == 3:
+        types(sys.argv[2])
     elif sys.argv[1:2] == ["check"]:
         check(pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp()))
     else:

@@ -131,17 +131,19 @@ fn exchange_names_of_torchvision_and_timm() {
 
 #[test]
 fn exchange_every_type_and_stride_of_a_pth_file() {
-    let file = Weights::open(path("types.pth")).expect("a file of torch.save");
     let want = json("types.json");
     let want = want.as_object().expect("tensors");
-    assert_eq!(file.tensors().len(), want.len());
-    for (name, values) in want {
-        let values: Vec<f32> =
-            values.as_array().expect("values").iter().filter_map(Value::as_f64).map(|v| v as f32).collect();
-        let got = file.get(name).unwrap_or_else(|| panic!("no {name}")).to_f32();
-        assert_eq!(got, values, "{name}");
+    for version in ["types.pth", "types_torch_2.5.pth"] {
+        let file = Weights::open(path(version)).expect("a file of torch.save");
+        assert_eq!(file.tensors().len(), want.len(), "{version}");
+        for (name, values) in want {
+            let values: Vec<f32> =
+                values.as_array().expect("values").iter().filter_map(Value::as_f64).map(|v| v as f32).collect();
+            let got = file.get(name).unwrap_or_else(|| panic!("no {name}")).to_f32();
+            assert_eq!(got, values, "{version}: {name}");
+        }
+        assert_eq!(file.get("transposed").expect("a tensor").shape(), [6, 4]);
     }
-    assert_eq!(file.get("transposed").expect("a tensor").shape(), [6, 4]);
 }
 
 #[test]
