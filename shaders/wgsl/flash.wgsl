@@ -2,7 +2,10 @@
 // queries in registers and runs over the keys four at a time, with a running maximum and sum.
 //   s8   subgroups of eight: the subgroup loads a key once and broadcasts it
 //   wg   keys pass through workgroup memory
+// flash_keep also writes what the backward pass needs of each query: the largest score and one over the sum.
 #kernel flash_forward_$D_$MODE : D in 16 32 64, MODE in s8 wg
+#kernel flash_keep_$D_$MODE : D in 16 32 64, MODE in s8 wg
+#import flash
 
 #define D4 ${D / 4}
 #if MODE == s8
@@ -19,42 +22,15 @@ var<workgroup> tile_k: array<vec4<f32>, ${KEYS * D4}>;
 var<workgroup> tile_v: array<vec4<f32>, ${KEYS * D4}>;
 #endif
 
-// all: batch * heads; blocks: workgroups of one head. flags: bit 0 bias, bit 1 mask, bit 2 causal. bias, mask: strides over
-// batch, head, query and key.
-struct FlashParams {
-    all: u32, heads: u32, queries: u32, keys: u32, blocks: u32, gx: u32, flags: u32, scale: f32,
-    bias: vec4<u32>, mask: vec4<u32>,
-}
-var<immediate> p: FlashParams;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> mask: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
-
-const LOWEST = -3.0e38;
-
-fn offset(strides: vec4<u32>, head: u32, query: u32) -> u32 {
-    let b = head / p.heads;
-    return b * strides.x + (head - b * p.heads) * strides.y + query * strides.z;
-}
-
-fn visible(row: u32, query: u32, key: u32) -> bool {
-    var r = key < p.keys && ((p.flags & 4u) == 0u || key <= query);
-    if (r && (p.flags & 2u) != 0u) {
-        r = mask[row + key * p.mask.w] != 0.0;
-    }
-    return r;
-}
-
-fn biased(s: f32, row: u32, key: u32) -> f32 {
-    var r = s;
-    if ((p.flags & 1u) != 0u) {
-        r += bias[row + min(key, p.keys - 1u) * p.bias.w];
-    }
-    return select(r, LOWEST, r < LOWEST);
-}
+#if KERNEL == flash_keep
+@group(0) @binding(6) var<storage, read_write> kept: array<vec2<f32>>;
+#endif
 
 @compute @workgroup_size($WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -147,6 +123,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #for r in 0..R
     if (live && i$r < p.queries) {
         let share = select(0.0, 1.0 / l$r, l$r > 0.0);
+#if KERNEL == flash_keep
+        kept[head * p.queries + i$r] = vec2<f32>(m$r, share);
+#endif
 #for c in 0..D4
         y[(head * p.queries + i$r) * ${D4}u + ${c}u] = share * o${r}_$c;
 #endfor

@@ -3,7 +3,7 @@
 use shadegrad::autograd::{
     GradOptions, checkpoint, custom, grad, grad_create_graph, grad_with, hvp, no_grad, trace, vjp,
 };
-use shadegrad::{Result, Tensor};
+use shadegrad::{Gpu, Options, Result, Tensor};
 
 use super::gpu;
 
@@ -249,4 +249,27 @@ fn attention_shows_its_weights_to_a_trace() {
     let (y, seen) = no_grad(|| trace(&["masked_softmax"], || map.window_attention(None, windows))).unwrap();
     assert_eq!(seen.len(), 1);
     close(&map.window_attention(None, windows).unwrap(), &y.to_vec().unwrap());
+}
+
+/// Bytes that a training step of attention over `tokens` tokens takes at most, beside its operands and gradients' seed.
+fn attention_peak(tokens: usize, recompute: bool) -> u64 {
+    // One of its own: others' memory does not count.
+    let gpu = Gpu::new(Options::from_env().unwrap()).unwrap();
+    let x = Tensor::full(&gpu, &[1, 1, tokens, 16], 0.1).unwrap().leaf();
+    let dy = Tensor::full(&gpu, &[1, 1, tokens, 16], 1.0).unwrap();
+    let before = gpu.memory().live;
+    gpu.reset_peak();
+    let options = shadegrad::Attention { recompute: Some(recompute), ..Default::default() };
+    let y = x.sdpa(&x, &x, options).unwrap();
+    grad_with(&[&y], &[&x], Some(&[&dy]), GradOptions::default()).unwrap();
+    gpu.memory().peak - before
+}
+
+#[test]
+fn recomputed_attention_never_holds_its_weights() {
+    // Forward and backward: twice the tokens take twice the memory, not four times, and less than one matrix of weights.
+    let [half, all] = [512, 1024].map(|tokens| attention_peak(tokens, true));
+    assert!(all <= 2 * half + 4096, "{half} bytes for 512 tokens, {all} for 1024");
+    assert!(all < 4 * 1024 * 1024, "{all}");
+    assert!(attention_peak(1024, false) >= 2 * 4 * 1024 * 1024);
 }

@@ -25,13 +25,22 @@ struct Row {
     mask: Option<[usize; 4]>,
     causal: bool,
     scale: Option<f32>,
+    recompute: Option<bool>,
 }
 
-const PLAIN: Row = Row { name: "plain", sizes: [1, 1, 3, 4, 4, 4], bias: None, mask: None, causal: false, scale: None };
+const PLAIN: Row = Row {
+    name: "plain",
+    sizes: [1, 1, 3, 4, 4, 4],
+    bias: None,
+    mask: None,
+    causal: false,
+    scale: None,
+    recompute: None,
+};
 
 impl Row {
     fn case(self) -> Case {
-        let Self { name, sizes: [b, h, l, s, d, dv], bias, mask: hidden, causal, scale } = self;
+        let Self { name, sizes: [b, h, l, s, d, dv], bias, mask: hidden, causal, scale, recompute } = self;
         let mut inputs = vec![rand(&[b, h, l, d]), rand(&[b, h, s, d]), rand(&[b, h, s, dv])];
         inputs.extend(bias.map(|shape| rand(&shape)));
         inputs.extend(hidden.map(mask));
@@ -41,7 +50,8 @@ impl Row {
             format!("sdpa/{name}_{b}x{h}x{l}x{s}x{d}x{dv}"),
             inputs,
             move |t| {
-                let options = Attention { bias: bias.map(|_| &t[3]), mask: hidden.map(|_| &t[at]), causal, scale };
+                let options =
+                    Attention { bias: bias.map(|_| &t[3]), mask: hidden.map(|_| &t[at]), causal, scale, recompute };
                 t[0].sdpa(&t[1], &t[2], options)
             },
             move |a| {
@@ -52,7 +62,9 @@ impl Row {
         // A bias that is equal for all keys has no effect: its gradient is zero but for rounding, and a tolerance
         // relative to zero would be none.
         let case = if bias.is_some_and(|shape| shape[3] == 1) { case.tol(100.0) } else { case };
-        if hidden.is_some() { case.inputs_without_grad(&[at]) } else { case }
+        // A bias with a gradient of its own is not recomputed with.
+        let fixed = if recompute == Some(true) { 3 } else { at };
+        case.inputs_without_grad(&(fixed..=at).collect::<Vec<_>>())
     }
 }
 
@@ -126,6 +138,40 @@ fn in_windows() -> Vec<Case> {
     all
 }
 
+/// Training that stores no scores: every depth, lengths within, at and around the blocks of queries and keys.
+fn recomputed() -> Vec<Case> {
+    let row = |name, sizes| Row { name, sizes, recompute: Some(true), ..PLAIN };
+    let mut all: Vec<Case> = [
+        row("recompute", [1, 1, 1, 1, 16, 16]),
+        row("recompute", [1, 2, 5, 7, 16, 16]),
+        row("recompute", [2, 1, 17, 9, 64, 64]),
+        row("recompute", [1, 1, 3, 70, 16, 16]),
+        row("recompute", [1, 1, 70, 3, 32, 32]),
+        Row { causal: true, ..row("recompute_causal", [1, 1, 33, 35, 16, 16]) },
+        Row { causal: true, ..row("recompute_causal", [1, 1, 9, 40, 32, 32]) },
+        Row { causal: true, scale: Some(0.7), ..row("recompute_causal", [1, 1, 40, 9, 64, 64]) },
+        Row { bias: Some([1, 2, 5, 9]), ..row("recompute_bias", [2, 2, 5, 9, 32, 32]) },
+        Row { bias: Some([2, 1, 5, 1]), ..row("recompute_bias", [2, 2, 5, 3, 16, 16]) },
+        Row { mask: Some([2, 1, 1, 9]), ..row("recompute_mask", [2, 2, 5, 9, 64, 64]) },
+        Row { mask: Some([1, 2, 6, 1]), ..row("recompute_mask", [2, 2, 6, 9, 16, 16]) },
+        Row {
+            bias: Some([1, 1, 19, 21]),
+            mask: Some([1, 2, 19, 21]),
+            causal: true,
+            scale: Some(1.3),
+            ..row("recompute_everything", [1, 2, 19, 21, 32, 32])
+        },
+    ]
+    .map(Row::case)
+    .into();
+    // Some of the gradients alone.
+    for (name, without) in [("queries", &[1, 2][..]), ("keys", &[0, 2]), ("values", &[0, 1]), ("keys_values", &[0])] {
+        let case = row("recompute", [1, 1, 6, 7, 16, 16]).case().named(&format!("_{name}"));
+        all.push(case.inputs_without_grad(without));
+    }
+    all
+}
+
 pub fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = [
         PLAIN,
@@ -148,6 +194,7 @@ pub fn cases() -> Vec<Case> {
             mask: Some([1, 1, 3, 4]),
             causal: true,
             scale: Some(1.3),
+            ..PLAIN
         },
     ]
     .map(Row::case)
@@ -164,8 +211,9 @@ pub fn cases() -> Vec<Case> {
         ([2, 0, 3, 4, 4, 4], None, None, false),
         ([1, 1, 0, 4, 4, 4], None, None, false),
     ] {
-        all.push(Row { name: "large", sizes, bias, mask, causal, scale: None }.case().grad(false));
+        all.push(Row { name: "large", sizes, bias, mask, causal, ..PLAIN }.case().grad(false));
     }
+    all.extend(recomputed());
     all.extend(in_windows());
     all
 }

@@ -310,7 +310,7 @@ impl Seen {
 
     fn options<'a>(&self, x: &[&'a Tensor]) -> Attention<'a> {
         let Self { bias, mask, causal, scale } = *self;
-        Attention { bias: bias.map(|i| x[i]), mask: mask.map(|i| x[i]), causal, scale }
+        Attention { bias: bias.map(|i| x[i]), mask: mask.map(|i| x[i]), causal, scale, recompute: None }
     }
 
     fn what(&self) -> String {

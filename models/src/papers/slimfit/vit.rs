@@ -120,7 +120,9 @@ impl Module for Block {
         let q = split(self.q.forward(cx, &h)?)?;
         let k = split(self.k.forward(cx, &h)?)?;
         let v = split(self.v.forward(cx, &h)?)?;
-        let mixed = q.sdpa(&k, &v, Attention::default())?.permute(&[0, 2, 1, 3])?.reshape(&[n, tokens, width])?;
+        // The weights are stored, in few bits or whole, which is what the paper counts.
+        let stored = Attention { recompute: Some(false), ..Attention::default() };
+        let mixed = q.sdpa(&k, &v, stored)?.permute(&[0, 2, 1, 3])?.reshape(&[n, tokens, width])?;
         let x = x.add(&self.proj.forward(cx, &mixed)?)?;
         let h = self.fc1.forward(cx, &self.norm2.forward(cx, &x)?)?.gelu()?;
         x.add(&self.fc2.forward(cx, &h)?)

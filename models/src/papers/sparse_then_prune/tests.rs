@@ -190,12 +190,13 @@ fn lambda_zero_is_the_plain_model_to_the_bit() -> Result<()> {
     let plain = bits(None)?;
     assert_eq!(bits(Some(0.0))?, plain);
     assert_ne!(bits(Some(1.0))?, plain);
-    // Looking at the attention changes no logits, in training and where the penalty is measured in evaluation.
+    // Looking at the attention changes no logits but for the order of sums (kernels that never hold the weights are left
+    // out), in training and where the penalty is measured in evaluation.
     let (model, arena, x, _) = vit();
     for cx in [Cx::train(&arena), Cx::eval(&arena)] {
         let plain = model.forward(&cx, &x)?.to_vec()?;
         let (watched, maps) = attention_maps(|| model.forward(&cx, &x))?;
-        assert_eq!(watched.to_vec()?, plain);
+        close(&watched.to_vec()?, &plain, 1e-5 * largest(&plain).max(1.0));
         assert_eq!(maps.len(), 3);
     }
     Ok(())
