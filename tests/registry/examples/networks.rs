@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{e}");
             }
         }
+        if (n + 1 - first).is_multiple_of(100) {
+            println!("{} networks, {compared} steps compared, {failed} failed", n + 1 - first);
+        }
     }
     println!(
         "{count} networks from {first} on, three steps each, gradients of {compared} steps compared, {failed} failed"
