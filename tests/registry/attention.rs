@@ -117,6 +117,12 @@ fn in_windows() -> Vec<Case> {
         row("heads", [2, 4, 4, 2, 12], [2, 1], true),
         row("heads", [2, 4, 4, 2, 16], [2, 1], true),
         row("heads", [2, 4, 4, 2, 32], [2, 1], true),
+        // Windows of sixteen tokens, of which an invocation has two, for every depth.
+        row("four", [1, 4, 4, 1, 8], [4, 1], true),
+        row("four", [1, 4, 4, 1, 12], [4, 1], true),
+        row("four", [1, 4, 4, 1, 16], [4, 1], true),
+        row("four", [1, 4, 4, 1, 24], [4, 1], true),
+        row("four", [1, 4, 4, 1, 32], [4, 1], true),
         // More windows than parts, which they do not divide.
         row("many", [3, 8, 8, 1, 8], [2, 1], true),
         // Without kernels of their own.

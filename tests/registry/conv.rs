@@ -125,6 +125,13 @@ pub fn cases() -> Vec<Case> {
         rows.push(conv(format!("depthwise_{c}_stride_2"), [2, 3, 4, c], [c, 2, 3], pair(p, |p| p.stride = [2, 2])));
         rows.push(conv(format!("depthwise_{c}_dilation_2"), [1, 4, 3, c], [c, 2, 2], p.dilation(2)));
     }
+    // Rows of taps that fill a block by one, by all and by half.
+    for taps in [1, 4, 6] {
+        let (w, p) = ([4, 2, taps], pair(Conv2d::new(1, 1).groups(4), |p| p.padding = [0, 2]));
+        rows.push(conv(format!("depthwise_2x{taps}"), [1, 3, 9, 4], w, p));
+        rows.push(conv(format!("depthwise_2x{taps}_dilation_2"), [1, 4, 9, 4], w, p.dilation(2)));
+        rows.push(conv(format!("depthwise_2x{taps}_stride_2"), [1, 3, 9, 4], w, pair(p, |p| p.stride = [1, 2])));
+    }
     rows.push(conv("depthwise_5x5", [1, 6, 5, 4], [4, 5, 5], Conv2d::new(1, 2).groups(4)));
     for taps in [3, 5] {
         let (w, p) = ([4, taps, taps], Conv2d::new(1, taps - 1).groups(4).dilation(2));

@@ -1,8 +1,8 @@
 //! What drivers, fast arithmetic and odd sizes do to kernels: one test per hazard, each from somebody's bug report.
 
-use shadegrad::Tensor;
 use shadegrad::autograd::{grad, grad_create_graph};
 use shadegrad::kernels::UserKernel;
+use shadegrad::{DType, Tensor};
 
 use crate::case::{gpu, own};
 use crate::check::checks;
@@ -20,6 +20,7 @@ checks! {
     sums_of_ones_are_exact,
     rounding_errors_of_sums_stay_small,
     slopes_at_kinks_are_as_documented,
+    casts_to_words_end_where_words_do,
     the_pivot_that_fails_is_named,
     grids_beyond_the_limit_fold,
     division_of_whole_numbers_is_exact,
@@ -256,8 +257,17 @@ fn slopes_at_kinks_are_as_documented() {
     }
 }
 
+/// To the bit: the tolerance of the rows is wider than the step between the largest words that floats can hold.
+fn casts_to_words_end_where_words_do() {
+    let x = tensor(&[1e12, f32::INFINITY, 4_294_967_040.0, 4_294_966_784.0, 16_777_217.0, -1.0, 0.5]);
+    let words = x.cast(DType::U32).unwrap().to_vec_u32().unwrap();
+    assert_eq!(words, [4_294_967_040, 4_294_967_040, 4_294_967_040, 4_294_966_784, 16_777_216, 0, 0]);
+}
+
 /// In more matrices than a workgroup looks through, and for every way in which a number is no pivot.
 fn the_pivot_that_fails_is_named() {
+    let small = Tensor::from_slice(&gpu(), &[1e-4, 0.0, 0.0, 1e-6], &[2, 2]).unwrap();
+    assert_eq!(values(small.cholesky_checked()), [1e-2, 0.0, 0.0, 1e-3]);
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let mut matrices = [1.0, 0.5, 0.5, 2.0].repeat(70);
         matrices[4 * 68 + 3] = bad;

@@ -1,5 +1,8 @@
 //! Rows of the matmul family: sizes around the edges of every kernel's tile, all transpositions, broadcast batches.
 
+use shadegrad::kernels::matmul::{self as kernels, Dims, Epilogue};
+use shadegrad::{DType, Tensor};
+
 use crate::case::{Case, Input, rand};
 use crate::oracle::matmul::{linear, matmul, matmul_t};
 
@@ -32,6 +35,26 @@ fn product(lead: [&[usize]; 2], [m, n, k]: [usize; 3], ta: bool, tb: bool) -> Ca
         move |t| t[0].matmul_t(&t[1], ta, tb),
         move |a| matmul_t(&a[0], &a[1], ta, tb),
     )
+}
+
+/// A product with a bias of each column, by the kernels themselves: the engine has them add one to linear layers alone, which
+/// are of one transposition.
+fn biased([m, n, k]: [usize; 3], ta: bool, tb: bool, halves: bool) -> Case {
+    let shape = |rows, cols, trans| if trans { [cols, rows] } else { [rows, cols] };
+    let case = Case::new(
+        format!("matmul/biased_{}_{m}x{n}x{k}{}", flags(ta, tb), if halves { "_half" } else { "" }),
+        vec![rand(&shape(m, k, ta)), rand(&shape(k, n, tb)), rand(&[n])],
+        move |t| {
+            let operand = |t: &Tensor| if halves { t.cast(DType::F16) } else { Ok(t.clone()) };
+            let (a, b, y) = (operand(&t[0])?, operand(&t[1])?, Tensor::zeros(t[0].gpu(), &[m, n])?);
+            let (dims, epilogue) = (Dims::new(m, n, k, ta, tb).halves(halves), Epilogue { bias: Some(t[2].storage()) });
+            kernels::matmul(t[0].gpu(), a.storage(), b.storage(), y.storage(), &dims, epilogue)?;
+            Ok(y)
+        },
+        move |a| matmul_t(&a[0], &a[1], ta, tb) + &a[2],
+    );
+    // Random operands in halves are off by 2^-12 of themselves, and so are sums of products of both signs.
+    if halves { case.grad(false).tol(100.0) } else { case.grad(false) }
 }
 
 fn layer(lead: &[usize], input: usize, out: usize, bias: bool) -> Case {
@@ -107,6 +130,12 @@ pub fn cases() -> Vec<Case> {
             for k in [4, 5] {
                 cases.push(product([&[], &[]], [m, n, k], ta, tb).grad(false));
             }
+        }
+    }
+    for size in [[20, 36, 5], [20, 35, 4], [36, 5, 4], [35, 4, 5], [3, 70, 5], [5, 67, 4], [9, 65, 8], [70, 3, 5]] {
+        for (ta, tb) in TRANSPOSES {
+            cases.push(biased(size, ta, tb, false));
+            cases.push(biased(size, ta, tb, true));
         }
     }
     // Long sums, which some devices split over workgroups. The error of a sum grows with the root of its length.

@@ -40,7 +40,8 @@ fn rounded() -> Vec<Case> {
 pub fn cases() -> Vec<Case> {
     let keeps = ["relu", "leaky_relu", "gelu", "gelu_tanh", "silu"].map(|f| format!("elementwise/{f}"));
     let activations = elementwise::cases().into_iter().filter(|c| keeps.iter().any(|k| k == c.name()));
-    let products = conv::cases().into_iter().chain(crate::matmul::cases());
+    let own = |c: &Case| !c.name().contains("biased");
+    let products = conv::cases().into_iter().chain(crate::matmul::cases().into_iter().filter(own));
     let rows = products.chain(norm::cases()).chain(activations).map(Case::mixed);
     rows.chain(rounded()).collect()
 }

@@ -79,7 +79,7 @@ pub fn cases() -> Vec<Case> {
             move || oracle::random::bernoulli(&[37], f64::from(p), same(S)),
         ));
     }
-    for shape in [&[1][..], &[5], &[6, 3], &[3, 2, 4], &[9, 1, 1], &[7, 2, 3], &[0, 4], &[4, 0]] {
+    for shape in [&[1][..], &[5], &[6, 3], &[3, 2, 4], &[9, 1, 1], &[7, 2, 3], &[41], &[0, 4], &[4, 0]] {
         cases.push(Case::new(
             format!("random/drop_path_{shape:?}"),
             vec![rand(shape)],

@@ -98,6 +98,15 @@ pub fn cases() -> Vec<Case> {
                 let name = format!("{name}_{shape:?}_{axes:?}");
                 cases.push(row(&name, rand(shape), &axes, true, engine, want).grad(false));
             }
+            // Where no gradient is wanted, extremes have kernels that note no places.
+            let constant: [(&str, Engine, Oracle); 2] = [
+                ("max", |t, axes, keep| t.detach().max(axes, keep), oracle::max),
+                ("min", |t, axes, keep| t.detach().min(axes, keep), oracle::min),
+            ];
+            for (name, engine, want) in constant {
+                let name = format!("{name}_of_constants_{shape:?}_{axes:?}");
+                cases.push(row(&name, rand(shape), &axes, true, engine, want).grad(false));
+            }
         }
         for axis in 0..shape.len() {
             cases.extend(arg(&format!("{shape:?}_{axis}"), shape, axis, axis % 2 == 0, None));
