@@ -370,6 +370,16 @@ impl Case {
             }
             first = Some(all);
         }
+        // One of several inputs alone: a rule that computes what nobody asked for in its place would go unnoticed.
+        if wanted.len() > 1 && !self.inputs.iter().any(|i| i.halves) {
+            let alone = self.rng(4).next_u32() as usize % wanted.len();
+            let options = GradOptions { create_graph: false, retain_graph: true, allow_unused: false };
+            let grads = grad_with(&[&out], &[targets[alone]], Some(&[&cotangent]), options)?;
+            let got = host(grads[0].as_ref().ok_or("no gradient")?)?;
+            let what = format!("gradient of input {} alone", wanted[alone]);
+            let all = first.as_ref().and_then(|f| f.get(alone)).ok_or("no gradient")?;
+            compare(&what, &got, all, self.tol * TOLERANCE, false)?;
+        }
         gpu().check_sentinels().map_err(|e| e.to_string())?;
         Ok(())
     }

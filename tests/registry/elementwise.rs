@@ -290,7 +290,10 @@ fn casts() -> Vec<Case> {
         unary("cast_u32_u8", ints(&[7], 300), |x| x.cast(DType::U8)?.cast(DType::U32), |x| x.min(255.0)),
         unary("cast_same", ints(&[7], 300), |x| x.cast(DType::U32), |x| x),
     ];
-    for n in [0, 1, 2, 3, 6, 1030] {
+    let long = LONG[0];
+    cases.push(unary("cast_u32_u8_long", ints(&LONG, 256), |x| x.cast(DType::U8)?.cast(DType::U32), |x| x));
+    cases.push(unary("cast_u32_long", range(&LONG, 0.0, 9e6), there_and_back(DType::U32), f64::trunc));
+    for n in [0, 1, 2, 3, 6, 1030, long] {
         cases.push(unary(&format!("cast_f16_{n}"), rand(&[n]), there_and_back(DType::F16), half));
         cases.push(unary(&format!("cast_u8_{n}"), range(&[n], 0.0, 256.0), there_and_back(DType::U8), cut(255.0)));
     }

@@ -1,6 +1,6 @@
 //! What drivers, fast arithmetic and odd sizes do to kernels: one test per hazard, each from somebody's bug report.
 
-use shadegrad::autograd::{grad, grad_create_graph};
+use shadegrad::autograd::{checkpoint, grad, grad_create_graph};
 use shadegrad::kernels::UserKernel;
 use shadegrad::{DType, Tensor};
 
@@ -21,6 +21,7 @@ checks! {
     rounding_errors_of_sums_stay_small,
     slopes_at_kinks_are_as_documented,
     casts_to_words_end_where_words_do,
+    an_input_that_a_checkpoint_does_not_use_gets_zeros,
     the_pivot_that_fails_is_named,
     grids_beyond_the_limit_fold,
     division_of_whole_numbers_is_exact,
@@ -262,6 +263,13 @@ fn casts_to_words_end_where_words_do() {
     let x = tensor(&[1e12, f32::INFINITY, 4_294_967_040.0, 4_294_966_784.0, 16_777_217.0, -1.0, 0.5]);
     let words = x.cast(DType::U32).unwrap().to_vec_u32().unwrap();
     assert_eq!(words, [4_294_967_040, 4_294_967_040, 4_294_967_040, 4_294_966_784, 16_777_216, 0, 0]);
+}
+
+fn an_input_that_a_checkpoint_does_not_use_gets_zeros() {
+    let (x, y) = (tensor(&[1.0, 2.0]).leaf(), tensor(&[3.0]).leaf());
+    let out = checkpoint(&[&x, &y], |inputs| inputs[0].square()).unwrap().sum_all().unwrap();
+    let grads = grad(&out, &[&x, &y]).unwrap();
+    assert_eq!((grads[0].to_vec().unwrap(), grads[1].to_vec().unwrap()), (vec![2.0, 4.0], vec![0.0]));
 }
 
 /// In more matrices than a workgroup looks through, and for every way in which a number is no pivot.

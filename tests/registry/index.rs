@@ -294,8 +294,9 @@ fn matrices(cases: &mut Vec<Case>) {
 
 fn gathers(cases: &mut Vec<Case>) {
     // Shapes of the tensor and of the index, axis; the last three are large enough for chunks and ranges.
-    let shapes: [(&[usize], &[usize], usize, bool); 12] = [
+    let shapes: [(&[usize], &[usize], usize, bool); 13] = [
         (&[6], &[9], 0, true),
+        (&[3], &[1], 0, true),
         (&[3, 4], &[3, 2], 1, true),
         (&[3, 4], &[5, 4], 0, true),
         (&[3, 4, 2], &[2, 6, 1], 1, true),
@@ -329,8 +330,9 @@ fn gathers(cases: &mut Vec<Case>) {
             .grad(grad),
         );
     }
-    let rows: [(&[usize], usize, usize, bool); 10] = [
+    let rows: [(&[usize], usize, usize, bool); 11] = [
         (&[5], 0, 7, true),
+        (&[3], 0, 1, true),
         (&[4, 3], 0, 6, true),
         (&[4, 8], 0, 5, true),
         (&[3, 4], 1, 5, true),

@@ -162,6 +162,16 @@ pub fn cases() -> Vec<Case> {
             },
         ));
     }
+    // A mean that is trained beside a variance that is not.
+    all.push(
+        Case::new(
+            "batch_norm_eval/trained_mean",
+            vec![rand(&[4, 3]), rand(&[3]), range(&[3], 0.3, 2.0)],
+            |t| t[0].batch_norm_eval(&t[1], &t[2], None, None, EPS),
+            |a| o::batch_norm_eval(&a[0], &a[1], &a[2], None, None, eps()),
+        )
+        .inputs_without_grad(&[2]),
+    );
     all.push(
         Case::new(
             "batch_norm_eval/frozen_grad",

@@ -13,7 +13,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let wide = |kernel, stride, padding| Pool2d { kernel, stride, padding };
     // Images, windows. Channels in ones and in fours; tiling, overlapping, gapped and padded windows.
-    let rows: [(&[usize], Pool2d); 17] = [
+    let rows: [(&[usize], Pool2d); 18] = [
+        (&[1, 1, 1, 1], Pool2d::new(1, 1, 0)),
         // More channels than a vector, in tiles and in windows that overlap.
         (&[2, 6, 6, 12], Pool2d::new(2, 2, 0)),
         (&[2, 5, 6, 8], Pool2d::new(3, 2, 1)),

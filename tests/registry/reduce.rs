@@ -127,6 +127,17 @@ pub fn cases() -> Vec<Case> {
         cases.extend(arg(&format!("ties_row_{n}"), &[1, n], 1, false, Some(tied(n))));
         cases.extend(arg(&format!("ties_column_{n}"), &[n, 2], 0, false, Some(tied(2 * n))));
     }
+    // Zeros of both signs are equal: the first wins.
+    for (name, zeros) in [("negative_first", [-0.0, 0.0]), ("positive_first", [0.0, -0.0])] {
+        for (shape, axis) in [([1, 5], 1), ([2, 8], 1), ([1, 36], 1), ([1, 90], 1), ([1, 1028], 1), ([1, 1030], 1)]
+            .into_iter()
+            .chain([([5, 2], 0), ([5, 4], 0), ([90, 2], 0), ([90, 4], 0), ([1100, 2], 0)])
+        {
+            let along = |i: usize| if axis == 1 { i % shape[1] } else { i / shape[1] };
+            let values = (0..shape[0] * shape[1]).map(|i| zeros[along(i) % 2]).collect();
+            cases.extend(arg(&format!("zeros_{name}_{shape:?}"), &shape, axis, false, Some(values)));
+        }
+    }
     cases.extend(arg("one", &[3, 1], 1, false, None));
     // Nothing: a sum is 0, and there is no result to choose where nothing is left.
     for (shape, axes) in [(&[0usize][..], &[0usize][..]), (&[2, 0, 3], &[1]), (&[0, 3], &[1]), (&[0, 3], &[])] {

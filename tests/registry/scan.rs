@@ -46,12 +46,15 @@ fn topk(shape: &[usize], k: usize, axis: usize, largest: bool) -> [Case; 2] {
 
 pub fn cases() -> Vec<Case> {
     // The square makes the gradient of the sorted values depend on them, so that its own gradients are taken too.
-    let mut cases = vec![Case::new(
-        "scan/sort_squared",
-        vec![distinct(&[3, 5])],
-        |t| t[0].sort(1, true)?.0.square(),
-        |a| oracle::sort(&a[0], 1, true).0.mapv(|x| x * x),
-    )];
+    let squared = |n: usize| {
+        Case::new(
+            format!("scan/sort_squared_{n}"),
+            vec![distinct(&[n, n])],
+            |t| t[0].sort(1, true)?.0.square(),
+            |a| oracle::sort(&a[0], 1, true).0.mapv(|x| x * x),
+        )
+    };
+    let mut cases = vec![squared(4), squared(1)];
     let scans: [(&[usize], usize); 17] = [
         (&[1], 0),
         (&[7], 0),
