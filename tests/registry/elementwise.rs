@@ -209,7 +209,8 @@ fn binaries() -> Vec<Case> {
     }
     // Each operation has kernels of its own for each of these: every element, one for all, a row for all, blocks of rows, and
     // dimensions of every kind; all of them on more workgroups than a row of the grid has.
-    let long: [(&[usize], &[usize]); 11] = [
+    let long: [(&[usize], &[usize]); 12] = [
+        (&[3, 5, 1, 8], &[5, 10, 1]),
         (&[41, 125], &[41, 125]),
         (&[5125], &[]),
         (&[], &[5125]),

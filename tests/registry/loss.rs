@@ -52,6 +52,18 @@ pub fn cases() -> Vec<Case> {
             ));
         }
     }
+    // Without anybody who wants a gradient there is none to store.
+    for (n, c) in [(40, 3), (40, 4), (5, 3), (5, 4)] {
+        all.push(
+            Case::new(
+                format!("cross_entropy/{n}x{c}_of_constants"),
+                vec![range(&[n, c], -3.0, 3.0), ints(&[n], c as u32)],
+                |t| t[0].detach().cross_entropy(&t[1], CrossEntropy::default()),
+                |a| o::cross_entropy(&a[0], &labels(&a[1]), 0.0, None, o::Reduction::Mean),
+            )
+            .grad(false),
+        );
+    }
     for (name, reduction, ro) in REDUCTIONS {
         all.push(Case::new(
             format!("cross_entropy/weights_{name}"),

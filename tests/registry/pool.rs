@@ -135,6 +135,23 @@ pub fn cases() -> Vec<Case> {
             .grad(false),
         );
     }
+    // Gradients of more pixels than a row of the grid has in tests.
+    for shape in [[1, 37, 40, 1], [1, 37, 40, 4]] {
+        let p = Pool2d::new(2, 2, 0);
+        let max = Case::new(
+            format!("pool/max_many_{shape:?}"),
+            vec![distinct(&shape)],
+            move |t| t[0].max_pool2d(p),
+            move |a| oracle::max_pool2d(&a[0], &same(p)).0,
+        );
+        let avg = Case::new(
+            format!("pool/avg_many_{shape:?}"),
+            vec![rand(&shape)],
+            move |t| t[0].avg_pool2d(p),
+            move |a| oracle::avg_pool2d(&a[0], &same(p)),
+        );
+        cases.extend([max, avg].map(|c| c.no_second_order("the small rows have it")));
+    }
     for shape in [&[2, 33, 17, 8][..], &[1, 32, 32, 3]] {
         let p = Pool2d::new(3, 2, 1);
         cases.push(

@@ -128,7 +128,8 @@ pub fn cases() -> Vec<Case> {
         cases.extend(arg(&format!("ties_column_{n}"), &[n, 2], 0, false, Some(tied(2 * n))));
     }
     // Zeros of both signs are equal: the first wins.
-    for (name, zeros) in [("negative_first", [-0.0, 0.0]), ("positive_first", [0.0, -0.0])] {
+    let pairs = [("negative_first", [-0.0, 0.0]), ("positive_first", [0.0, -0.0]), ("and_more", [0.125, 0.0])];
+    for (name, zeros) in pairs {
         for (shape, axis) in [([1, 5], 1), ([2, 8], 1), ([1, 36], 1), ([1, 90], 1), ([1, 1028], 1), ([1, 1030], 1)]
             .into_iter()
             .chain([([5, 2], 0), ([5, 4], 0), ([90, 2], 0), ([90, 4], 0), ([1100, 2], 0)])

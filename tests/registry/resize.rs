@@ -14,7 +14,8 @@ fn same(outside: Outside) -> oracle::Outside {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let rows: [(&[usize], usize, usize); 12] = [
+    let rows: [(&[usize], usize, usize); 13] = [
+        (&[2, 3, 2, 8], 4, 5),
         (&[1, 2, 3, 4], 4, 6),
         (&[2, 3, 2, 1], 5, 4),
         (&[1, 4, 4, 2], 2, 2),
@@ -50,6 +51,22 @@ pub fn cases() -> Vec<Case> {
         |t| t[0].resize_bilinear(4, 5, false)?.square()?.resize_nearest(2, 7),
         |a| oracle::resize_nearest(&oracle::resize_bilinear(&a[0], 4, 5, false).mapv(|v| v * v), 2, 7),
     ));
+    // Gradients of more pixels than a row of the grid has in tests.
+    for shape in [[1, 37, 40, 1], [1, 37, 40, 4]] {
+        let nearest = Case::new(
+            format!("resize/nearest_many_{shape:?}"),
+            vec![rand(&shape)],
+            |t| t[0].resize_nearest(20, 30),
+            |a| oracle::resize_nearest(&a[0], 20, 30),
+        );
+        let bilinear = Case::new(
+            format!("resize/bilinear_many_{shape:?}"),
+            vec![rand(&shape)],
+            |t| t[0].resize_bilinear(20, 30, false),
+            |a| oracle::resize_bilinear(&a[0], 20, 30, false),
+        );
+        cases.extend([nearest, bilinear].map(|c| c.no_second_order("the small rows have it")));
+    }
     for (shape, oh, ow) in [(&[2, 32, 32, 3][..], 64, 48), (&[1, 33, 17, 8], 16, 40)] {
         cases.push(
             Case::new(

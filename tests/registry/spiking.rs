@@ -223,7 +223,14 @@ pub fn cases() -> Vec<Case> {
             for detach_reset in [true, false] {
                 for (shape, membrane) in
                     // The first have kernels for their number of steps.
-                    [1, 2, 3, 4, 5, 6, 8].map(|steps| (vec![steps, 8], false)).into_iter().chain([
+                    [1, 2, 3, 4, 5, 6, 8]
+                        .iter()
+                        .flat_map(|&steps| {
+                            // And with work for a whole workgroup and more.
+                            let many = (reset == Reset::Subtract && !detach_reset).then(|| (vec![steps, 300], false));
+                            [(vec![steps, 8], false)].into_iter().chain(many)
+                        })
+                        .chain([
                             (vec![6, 9], false),
                             (vec![5, 2, 4], true),
                             (vec![19, 4], true),

@@ -33,11 +33,13 @@ const NOW: &str = "SHADEGRAD_WRONG";
 const NOTE: &str = "note";
 
 /// Where backward rules are: files below `src`, and functions that only they call.
-const RULES: [(&str, &[&str]); 23] = [
+const RULES: [(&str, &[&str]); 26] = [
     ("autograd/composite.rs", &["composite_grads"]),
     ("autograd/mod.rs", &["grad_with", "add", "needed_nodes"]),
     ("nn/flat.rs", &[]),
     ("ops/attention.rs", &[]),
+    ("ops/augment.rs", &[]),
+    ("ops/binary.rs", &[]),
     ("ops/compact.rs", &["packed_slope"]),
     ("ops/conv.rs", &["conv2d_input_grad", "conv2d_weight_grad"]),
     ("ops/elementwise.rs", &["unary_grad"]),
@@ -57,6 +59,7 @@ const RULES: [(&str, &[&str]); 23] = [
     ("ops/softmax.rs", &[]),
     ("ops/sparse.rs", &[]),
     ("ops/spiking.rs", &["lif_gradients"]),
+    ("ops/window.rs", &["composed"]),
 ];
 
 fn copy(from: &Path, to: &Path) -> Fallible<()> {
