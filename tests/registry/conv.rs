@@ -156,6 +156,16 @@ pub fn cases() -> Vec<Case> {
             pair(p, |p| p.dilation = [1, 3]),
         ));
     }
+    // Every place where an image may end within the strip of pixels that an invocation holds.
+    for width in 1..=8 {
+        for (taps, dilation) in [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)] {
+            let p = pair(Conv2d::new(1, dilation * (taps / 2)).groups(4).dilation(dilation), |p| p.padding[0] = 0);
+            let p = pair(p, |p| p.dilation[0] = 1);
+            let row =
+                conv(format!("depthwise_{taps}_dilation_{dilation}_width_{width}"), [1, 1, width, 4], [4, 1, taps], p);
+            rows.push(row.no_second_order("the rows above have it"));
+        }
+    }
     rows.push(conv("depthwise_7x7", [1, 8, 7, 2], [2, 7, 7], Conv2d::new(1, 3).groups(2)));
     rows.push(conv("depthwise_7x7_8", [1, 9, 8, 8], [8, 7, 7], Conv2d::new(1, 3).groups(8)));
     rows.push(conv("depthwise_7x7_8_stride_2", [1, 9, 10, 8], [8, 7, 7], Conv2d::new(2, 3).groups(8)));

@@ -21,6 +21,7 @@ checks! {
     rounding_errors_of_sums_stay_small,
     slopes_at_kinks_are_as_documented,
     casts_to_words_end_where_words_do,
+    numbers_in_order_are,
     an_input_that_a_checkpoint_does_not_use_gets_zeros,
     the_pivot_that_fails_is_named,
     grids_beyond_the_limit_fold,
@@ -263,6 +264,13 @@ fn casts_to_words_end_where_words_do() {
     let x = tensor(&[1e12, f32::INFINITY, 4_294_967_040.0, 4_294_966_784.0, 16_777_217.0, -1.0, 0.5]);
     let words = x.cast(DType::U32).unwrap().to_vec_u32().unwrap();
     assert_eq!(words, [4_294_967_040, 4_294_967_040, 4_294_967_040, 4_294_966_784, 16_777_216, 0, 0]);
+}
+
+fn numbers_in_order_are() {
+    for n in [0, 1, 255, 257, 1500] {
+        let numbers = Tensor::arange(&gpu(), 7, n).unwrap().to_vec_u32().unwrap();
+        assert_eq!(numbers, (7..7 + n as u32).collect::<Vec<_>>());
+    }
 }
 
 fn an_input_that_a_checkpoint_does_not_use_gets_zeros() {

@@ -93,28 +93,35 @@ pub fn cases() -> Vec<Case> {
         (&[3, 4, 3, 2], Some([1u32, 0, 3, 2])),
         (&[2, 3, 3, 1], Some([0, 1, 2, 3])),
         (&[4, 2, 2, 0], Some([0, 0, 1, 1])),
+        // More than a row of the grid has in tests, in fours and not.
+        (&[3, 32, 64], None),
+        (&[3, 29, 17], None),
     ] {
         let n = shape[0];
         let mix = Mix { lambda: 0.25, partner: (0..n).map(|i| ((i + 1) % n) as u32).collect(), rect };
-        cases.push(Case::new(
-            format!("random/mix_{shape:?}_{rect:?}"),
-            vec![rand(shape)],
-            move |t| mix.apply(&t[0]),
-            move |x| {
-                A::from_shape_fn(x[0].raw_dim(), |i| {
-                    let own = x[0][i.clone()];
-                    let mut at = i.clone();
-                    at[0] = (i[0] + 1) % n;
-                    match rect {
-                        None => 0.25 * own + 0.75 * x[0][at],
-                        Some([y0, x0, y1, x1]) => {
-                            let inside = (y0..y1).contains(&(i[1] as u32)) && (x0..x1).contains(&(i[2] as u32));
-                            if inside { x[0][at] } else { own }
+        let small = shape.iter().product::<usize>() < 1000;
+        cases.push(
+            Case::new(
+                format!("random/mix_{shape:?}_{rect:?}"),
+                vec![rand(shape)],
+                move |t| mix.apply(&t[0]),
+                move |x| {
+                    A::from_shape_fn(x[0].raw_dim(), |i| {
+                        let own = x[0][i.clone()];
+                        let mut at = i.clone();
+                        at[0] = (i[0] + 1) % n;
+                        match rect {
+                            None => 0.25 * own + 0.75 * x[0][at],
+                            Some([y0, x0, y1, x1]) => {
+                                let inside = (y0..y1).contains(&(i[1] as u32)) && (x0..x1).contains(&(i[2] as u32));
+                                if inside { x[0][at] } else { own }
+                            }
                         }
-                    }
-                })
-            },
-        ));
+                    })
+                },
+            )
+            .grad(small),
+        );
     }
     cases
 }
