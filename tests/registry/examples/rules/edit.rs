@@ -232,7 +232,7 @@ impl Finder<'_> {
                 self.literal(i);
             }
         }
-        self.wrong_tensor(region, "storage", 0);
+        self.wrong_tensor(region);
     }
 
     /// Sums, differences and products of two words or numbers, and negative ones.
@@ -325,7 +325,7 @@ impl Finder<'_> {
     }
 
     /// Another tensor of the same list of arguments, or another one that was saved.
-    fn wrong_tensor(&mut self, region: Range<usize>, _: &str, _: usize) {
+    fn wrong_tensor(&mut self, region: Range<usize>) {
         let plain = |f: &Self, i: usize| f.kind(i) == Kind::Word && !f.is(i.wrapping_sub(1), ".") && f.is(i + 1, ".");
         let storages: Vec<usize> =
             region.clone().filter(|&i| plain(self, i) && self.is(i + 2, "storage") && self.is(i + 4, ")")).collect();

@@ -8,8 +8,9 @@
 //! it finds out which check reaches which places, makes the mistakes one after the other and tells what nobody noticed. What makes
 //! no difference stands with its reason in `rules.equivalent`. The engine itself knows nothing of all this.
 //!
-//! `--to` names the folder of the copy, `--target` cargo's folder for it (one that has built the engine before saves minutes),
-//! and `--build` stops when the copy is built. A mistake whose text does not compile is taken out of the copy, and is not counted.
+//! `--to` names the folder of the copy, `--target` cargo's folder for it (a copy of one in which the engine was built saves minutes;
+//! that of another working tree must not be shared, since cargo takes the two for one), and `--build` stops when the copy is built.
+//! A mistake whose text does not compile is taken out of the copy, and is not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

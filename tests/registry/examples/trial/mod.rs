@@ -11,8 +11,9 @@ use shadegrad_conformance::{Check, suite};
 
 pub type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// A mistake is missed when checks that take so long together, measured without it, have passed.
-const ENOUGH: Duration = Duration::from_secs(20);
+/// A mistake is missed when checks that take so long together, measured without it, have passed. (By the clock: on a machine with
+/// other work to do few checks take long.)
+const ENOUGH: Duration = Duration::from_secs(60);
 /// A child that says nothing for so long hangs: it reports every check that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
