@@ -11,6 +11,7 @@ use crate::error::GpuError;
 use crate::fault::{Fault, Faults};
 use crate::memory::{FRESH_WORD, GUARD, MemoryReport, Pool, Storage, guard_words, lock, size_class};
 use crate::pipeline::MAX_BINDINGS;
+use crate::plan::Command;
 use crate::profile::Profiler;
 use crate::recorder::{Counters, Gathering, Recorder};
 use crate::{Profile, Result};
@@ -489,13 +490,13 @@ impl Gpu {
         if rec.rehearses(|_| ()) {
             return Ok(());
         }
-        rec.encoder(&self.inner.device).copy_buffer_to_buffer(
-            from.buffer(),
-            from.offset() + from_offset,
-            to.buffer(),
-            to.offset() + to_offset,
-            bytes,
-        );
+        let range = [from.offset() + from_offset, to.offset() + to_offset, bytes];
+        if let Some(capture) = rec.capturing() {
+            let (source, target) = (from.buffer().clone(), to.buffer().clone());
+            capture.push(Command::Copy { from: source, to: target, range }, &[from, to]);
+        }
+        let encoder = rec.encoder(&self.inner.device);
+        encoder.copy_buffer_to_buffer(from.buffer(), range[0], to.buffer(), range[1], bytes);
         rec.after(&self.inner, 2 * bytes);
         Ok(())
     }
@@ -519,11 +520,11 @@ impl Gpu {
         if rec.rehearses(|_| ()) {
             return Ok(());
         }
-        rec.encoder(&self.inner.device).clear_buffer(
-            storage.buffer(),
-            storage.offset(),
-            Some(storage.bytes().max(1).next_multiple_of(4)),
-        );
+        let range = [storage.offset(), storage.bytes().max(1).next_multiple_of(4)];
+        if let Some(capture) = rec.capturing() {
+            capture.push(Command::Clear { buffer: storage.buffer().clone(), range }, &[storage]);
+        }
+        rec.encoder(&self.inner.device).clear_buffer(storage.buffer(), range[0], Some(range[1]));
         rec.after(&self.inner, storage.bytes());
         Ok(())
     }

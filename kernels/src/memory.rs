@@ -136,6 +136,22 @@ impl Pool {
         Some((id, buffer))
     }
 
+    /// The free buffer of this number, lent to a plan.
+    pub(crate) fn reserve(&mut self, home: &Arc<Mutex<Pool>>, id: u64, class: u64) -> Option<Storage> {
+        let free = self.free.get_mut(&class)?;
+        let (mut found, all) = (None, std::mem::take(free));
+        free.extend(all.into_iter().filter_map(|f| {
+            if f.0 != id {
+                return Some(f);
+            }
+            found = Some(f.1);
+            None
+        }));
+        let buffer = found?;
+        self.cached -= class;
+        Some(Storage::pooled(home, self, id, class, "plan", buffer, class))
+    }
+
     pub(crate) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -280,6 +296,17 @@ impl Storage {
         let (class, serial) = (buffer.size(), next_serial());
         let block = Block { class, buffer, id, serial, label: "external", pool: None };
         Self { block: Arc::new(block), offset, bytes, guard: 0 }
+    }
+
+    /// All of a buffer on loan.
+    pub(crate) fn whole(block: Arc<Block>) -> Self {
+        let bytes = block.class;
+        Self { block, offset: 0, bytes, guard: 0 }
+    }
+
+    /// The loan itself, without prolonging it.
+    pub(crate) fn loan(&self) -> Weak<Block> {
+        Arc::downgrade(&self.block)
     }
 
     /// Length in bytes.

@@ -10,6 +10,7 @@ use crate::fault::Fault;
 use crate::gpu::Inner;
 use crate::memory::{Storage, lock};
 use crate::pipeline::{BindKey, Cache, PARAM_BYTES, Pipeline};
+use crate::plan::{Capture, Command};
 use crate::profile::Profiler;
 use crate::transfer::Transfers;
 use crate::warm::Rehearsal;
@@ -80,6 +81,8 @@ pub(crate) struct Recorder {
     idle: bool,
     /// Set while a thread rehearses: see [`Gpu::rehearse`].
     pub(crate) rehearsal: Option<Rehearsal>,
+    /// Set while a thread captures: see [`Gpu::capture`].
+    pub(crate) capture: Option<Capture>,
     pub(crate) last: VecDeque<Arc<str>>,
     pub(crate) counters: Counters,
 }
@@ -136,6 +139,7 @@ impl Recorder {
             work: 0.0,
             idle: true,
             rehearsal: None,
+            capture: None,
             last: VecDeque::with_capacity(8),
             counters: Counters::default(),
         }
@@ -153,6 +157,12 @@ impl Recorder {
         }
     }
 
+    /// The capture under way on this thread.
+    pub(crate) fn capturing(&mut self) -> Option<&mut Capture> {
+        self.capture.as_mut().filter(|c| c.thread == thread::current().id())
+    }
+
+    /// Records a dispatch, and keeps it where one is captured.
     pub(crate) fn record(
         &mut self,
         inner: &Inner,
@@ -161,6 +171,35 @@ impl Recorder {
         params: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
+        let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
+        let key = BindKey::new(&pipeline.layout, bound);
+        let (number, group) = match self.cache.group(&inner.device, &pipeline.layout, &key, bound) {
+            Ok((number, group)) => (number, group.clone()),
+            Err(Fault::OutOfMemory) => {
+                return Err(GpuError::out_of_memory(0, "bind group", &lock(&inner.pool).report()));
+            }
+            Err(fault) => {
+                return Err(GpuError::Dispatch { kernel: pipeline.name.to_string(), reason: fault.to_string() });
+            }
+        };
+        if let Some(capture) = self.capturing() {
+            let (pipeline, group, params) = (pipeline.clone(), (number, group.clone()), capture.keep(params));
+            capture.push(Command::Dispatch { pipeline, group, params, groups, bytes }, bound);
+        }
+        self.issue(inner, pipeline, (number, &group), params, groups, bytes);
+        Ok(())
+    }
+
+    /// Hands a dispatch to wgpu.
+    pub(crate) fn issue(
+        &mut self,
+        inner: &Inner,
+        pipeline: &Arc<Pipeline>,
+        (number, group): (u64, &wgpu::BindGroup),
+        params: &[u8],
+        groups: [u32; 3],
+        bytes: u64,
+    ) {
         let traced = self.profiler.as_ref().is_some_and(|p| p.trace.is_some()).then(Instant::now);
         if self.rings.get(self.ring).is_some_and(Ring::is_full) {
             if self.gathering == 0 {
@@ -175,17 +214,6 @@ impl Recorder {
         if self.profiler.as_ref().is_some_and(Profiler::is_full) {
             self.submit(inner);
         }
-        let bytes: u64 = bound.iter().map(|s| s.bound_bytes()).sum();
-        let key = BindKey::new(&pipeline.layout, bound);
-        let (number, group) = match self.cache.group(&inner.device, &pipeline.layout, &key, bound) {
-            Ok(found) => found,
-            Err(Fault::OutOfMemory) => {
-                return Err(GpuError::out_of_memory(0, "bind group", &lock(&inner.pool).report()));
-            }
-            Err(fault) => {
-                return Err(GpuError::Dispatch { kernel: pipeline.name.to_string(), reason: fault.to_string() });
-            }
-        };
         if let Some(profiler) = &mut self.profiler {
             // One pass a kernel: the only timestamps every backend has.
             self.pass = None;
@@ -199,7 +227,7 @@ impl Recorder {
             self.pass = Some(encoder.begin_compute_pass(&Default::default()).forget_lifetime());
             self.current = (0, None);
         }
-        let Some(pass) = &mut self.pass else { return Ok(()) };
+        let Some(pass) = &mut self.pass else { return };
         if self.current.0 != pipeline.key {
             pass.set_pipeline(&pipeline.raw);
             self.current.0 = pipeline.key;
@@ -227,7 +255,6 @@ impl Recorder {
         self.last.push_back(pipeline.name.clone());
         self.counters.dispatches += 1;
         self.after(inner, bytes);
-        Ok(())
     }
 
     /// The encoder, outside any pass.

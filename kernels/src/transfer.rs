@@ -276,6 +276,9 @@ impl Gpu {
         if rec.rehearses(|_| ()) {
             return Ok(());
         }
+        if let Some(capture) = rec.capturing() {
+            capture.refuse("an upload");
+        }
         rec.transfers.uploaded += n;
         if n > CHUNK {
             // The queue's own write comes before whatever is submitted next: submit what must come before it.
@@ -390,6 +393,9 @@ impl Gpu {
         self.check()?;
         let (send, done) = mpsc::channel();
         let mut rec = self.recorder();
+        if let Some(capture) = rec.capturing() {
+            capture.refuse("a read-back");
+        }
         let padded = from.bytes().max(1).next_multiple_of(4);
         let buffer = rec.transfers.staging(&self.inner, padded);
         let free = rec.transfers.free.clone();

@@ -205,6 +205,27 @@ fn main() -> Result<()> {
         line(what, cost, dispatches);
     }
     line("finish and submit", parts[3], dispatches);
+    // The same commands, kept.
+    let (done, plan) = gpu.capture(|| {
+        let loss = model.forward(&cx, &x)?.cross_entropy(&labels, CrossEntropy::default())?;
+        arena.backward(&loss)?;
+        optimizer.step(&arena, 0.01)
+    })?;
+    done?;
+    gpu.wait()?;
+    let mut replayed = [Cost::MOST; 2];
+    for round in 0..ROUNDS {
+        let (gathering, counting) = (gpu.gather(), Counting(round % 3 == 2));
+        let (done, record) = Cost::of(counting, || plan.replay());
+        done?;
+        let (done, submit) = Cost::of(counting, || gpu.flush());
+        done?;
+        drop(gathering);
+        gpu.wait()?;
+        replayed = [replayed[0].least(record), replayed[1].least(submit)];
+    }
+    line("a captured step replayed: recording", replayed[0], dispatches);
+    line("  finish and submit", replayed[1], dispatches);
     let [record, finish, submit] = bare(&gpu, dispatches);
     line("bare wgpu, recording", record, dispatches);
     line("bare wgpu, finish", finish, dispatches);

@@ -195,3 +195,70 @@ fn warming_up_compiles_and_changes_nothing() -> Result<()> {
     assert_eq!(values, expected, "the run is another one");
     Ok(())
 }
+
+/// A small network of everything that a step of training has: convolution, running statistics, moments.
+#[test]
+fn a_replayed_step_is_the_step_to_the_last_bit() -> Result<()> {
+    use shadegrad::nn::{Activation, BatchNorm2d, Conv2d, ConvOptions, Flatten, Sequential};
+    use shadegrad::{CrossEntropy, Gpu, Options};
+    const SHAPE: [usize; 4] = [6, 5, 5, 3];
+    let run = |replayed: bool| {
+        let gpu = Gpu::new(Options::from_env()?)?;
+        let mut names = Builder::new();
+        let mut root = names.root();
+        let model = Sequential::new()
+            .then(Conv2d::new(&mut root.sub("conv"), 3, 8, 3, ConvOptions::new(1, 1)))
+            .then(BatchNorm2d::new(&mut root.sub("bn"), 8))
+            .then(Activation::Relu)
+            .then(Flatten)
+            .then(Linear::new(&mut root.sub("fc"), 200, 4, true));
+        let arena = Arena::new(&gpu, &names, 0)?;
+        let mut optimizer = Optimizer::new(&arena, Rule::adamw(0.01))?.clip_norm(1.0);
+        let x = Tensor::zeros(&gpu, &SHAPE)?;
+        let labels = Tensor::from_u32(&gpu, &[0; 6], &[6])?;
+        let mut step = || {
+            let loss = model.forward(&Cx::train(&arena), &x)?.cross_entropy(&labels, CrossEntropy::default())?;
+            arena.backward(&loss)?;
+            optimizer.step(&arena, 0.01)?;
+            Ok::<_, Error>(loss)
+        };
+        let (mut plan, mut losses, mut others) = (None, Vec::new(), Vec::new());
+        for i in 0..8u64 {
+            let mut pixels = vec![0.0; SHAPE.iter().product()];
+            shadegrad::rng::Philox::new(1, i).fill_normal(&mut pixels, 0.0, 1.0);
+            gpu.upload(x.storage(), bytemuck::cast_slice(&pixels))?;
+            gpu.upload(labels.storage(), bytemuck::cast_slice(&[0u32, 1, 2, 3, i as u32 % 4, 1]))?;
+            let before = gpu.counters();
+            let loss = match &plan {
+                Some((loss, plan)) => {
+                    shadegrad::kernels::Plan::replay(plan)?;
+                    Tensor::clone(loss)
+                }
+                None if replayed && i == 2 => {
+                    let (loss, made) = gpu.capture(&mut step)?;
+                    let loss = loss?;
+                    assert!(made.commands() > 10 && made.memory() > 1000, "{}", made.commands());
+                    plan = Some((loss.clone(), made));
+                    loss
+                }
+                None => step()?,
+            };
+            if i > 2 && replayed {
+                let after = gpu.counters();
+                let made =
+                    |c: shadegrad::kernels::Counters| (c.buffers_created, c.pipelines_created, c.bind_groups_created);
+                assert_eq!((made(after), after.dispatches > before.dispatches), (made(before), true));
+            }
+            losses.push(loss.item()?.to_bits());
+            // Whoever takes memory meanwhile must not get any that the plan writes to, nor keep what it wrote.
+            let other = Tensor::full(&gpu, &SHAPE, i as f32)?;
+            others.push(other.mul_scalar(2.0)?);
+        }
+        for (i, other) in others.iter().enumerate() {
+            assert!(other.to_vec()?.iter().all(|v| *v == 2.0 * i as f32), "{i}");
+        }
+        Ok::<_, Error>((losses, arena.state()?))
+    };
+    assert_eq!(run(true)?, run(false)?);
+    Ok(())
+}
