@@ -534,7 +534,8 @@ pub fn run(number: u64) -> std::result::Result<u32, Failed> {
         let got = f64::from(loss.item()?);
         // Divided by less, rounding errors of the elements are no small ones of the result.
         let steady = given.variance.get() > 1e-3;
-        if steady && !((got - want).abs() <= 1e-4 * want.abs().max(0.01)) {
+        let off = (got - want).abs();
+        if steady && (off.is_nan() || off > 1e-4 * want.abs().max(0.01)) {
             return Err(wrong(format!("step {t}: the loss is {got:e}, expected {want:e}")));
         }
         let grads: Vec<A> = arena.grads().tensors().iter().map(array).collect::<Result<_>>()?;

@@ -574,8 +574,8 @@ impl Landed<'_> {
             // What cancels is as exact as what it was made of.
             let scale = inputs.iter().map(|x| 0.1 * largest(x)).fold(largest(&expected).max(1e-3), f64::max);
             for (at, (g, e)) in got.iter().zip(expected.iter()).enumerate() {
-                // Also where one of them is NaN.
-                if !((g - e).abs() <= TOLERANCE * scale) {
+                let off = (g - e).abs();
+                if off.is_nan() || off > TOLERANCE * scale {
                     let text = format!(
                         "value {i}, {}: element {at} of {:?} is {g:e}, expected {e:e}: off by {:.1e} of {scale:.1e}",
                         step.what,
@@ -597,7 +597,7 @@ impl Landed<'_> {
         }
         let mut rng = Philox::new(0x646972, self.program.number);
         for j in (0..self.values.len()).filter(|&j| self.tracked[j]) {
-            let sign = |r: &mut Philox| if r.next_u32() % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = |r: &mut Philox| if r.next_u32().is_multiple_of(2) { 1.0 } else { -1.0 };
             let direction = ArrayD::from_shape_fn(IxDyn(self.values[j].shape()), |_| {
                 sign(&mut rng) * (0.5 + 0.5 * rng.uniform_f64())
             });
@@ -723,7 +723,7 @@ pub fn run_programs(
 fn run(number: u64) -> std::result::Result<(), Failed> {
     let program = Program::new(number);
     let mut given = program.given();
-    for training in 0..if number % 4 == 0 { 3 } else { 1 } {
+    for training in 0..if number.is_multiple_of(4) { 3 } else { 1 } {
         let landed = land(launch(&gpu(), &[(&program, given.clone())])?)?.pop().ok_or("no program came back")?;
         // Where a step leads to is not chosen: it may be at a kink, and only operations are held to account there.
         landed.check()?;
