@@ -51,6 +51,15 @@ static DLAYER: [[&Kernel<l::LayerParams, 4, 1>; 5]; 2] = [
     [&l::DLAYER_NORM_4_T1, &l::DLAYER_NORM_4_S8, &l::DLAYER_NORM_4_S32, &l::DLAYER_NORM_4_W64, &l::DLAYER_NORM_4_W256],
 ];
 
+static LAYER_HELD: [[&Kernel<l::LayerParams, 3, 2>; 4]; 2] = [
+    [&l::LAYER_NORM_HELD_S8_1, &l::LAYER_NORM_HELD_S8_2, &l::LAYER_NORM_HELD_S8_4, &l::LAYER_NORM_HELD_S8_8],
+    [&l::LAYER_NORM_HELD_S32_1, &l::LAYER_NORM_HELD_S32_2, &l::LAYER_NORM_HELD_S32_4, &l::LAYER_NORM_HELD_S32_8],
+];
+static DLAYER_HELD: [[&Kernel<l::LayerParams, 4, 1>; 4]; 2] = [
+    [&l::DLAYER_NORM_HELD_S8_1, &l::DLAYER_NORM_HELD_S8_2, &l::DLAYER_NORM_HELD_S8_4, &l::DLAYER_NORM_HELD_S8_8],
+    [&l::DLAYER_NORM_HELD_S32_1, &l::DLAYER_NORM_HELD_S32_2, &l::DLAYER_NORM_HELD_S32_4, &l::DLAYER_NORM_HELD_S32_8],
+];
+
 /// Invocations of one workgroup in `norm_finish.wgsl`.
 const FINISH: usize = 64;
 
@@ -397,7 +406,8 @@ pub fn layer_norm(
 ) -> Result<()> {
     let (team, vector, params, grid) = layer(gpu, rows, len, affine, eps)?;
     let reads = [x, affine.gamma.unwrap_or(x), affine.beta.unwrap_or(x)];
-    gpu.dispatch(team.of(&LAYER, vector), reads, [y, stat], params, grid)
+    let kernel = team.held(&LAYER_HELD, len).unwrap_or(team.of(&LAYER, vector));
+    gpu.dispatch(kernel, reads, [y, stat], params, grid)
 }
 
 /// Gradients of [`layer_norm`]: always `dx`; those of gamma and beta, `[len]`, if asked.
@@ -429,7 +439,8 @@ pub fn layer_norm_grad(
     params: Option<(&Storage, &Storage)>,
 ) -> Result<()> {
     let (team, vector, row, grid) = layer(gpu, rows, len, Affine { gamma, beta: None }, 0.0)?;
-    gpu.dispatch(team.of(&DLAYER, vector), [x, dy, gamma.unwrap_or(x), stat], [dx], row, grid)?;
+    let kernel = team.held(&DLAYER_HELD, len).unwrap_or(team.of(&DLAYER, vector));
+    gpu.dispatch(kernel, [x, dy, gamma.unwrap_or(x), stat], [dx], row, grid)?;
     let Some((dgamma, dbeta)) = params else { return Ok(()) };
     let dims = Dims { batch: 1, rows, cols: len, span: 1 };
     let cut = Cut::reduce(gpu, dims)?;

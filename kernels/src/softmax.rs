@@ -9,6 +9,7 @@ use crate::team::Team;
 use crate::{Gpu, Result};
 
 type RowTable<const R: usize> = [[&'static Kernel<SoftmaxRowParams, R, 1>; 5]; 2];
+type HeldTable<const R: usize> = [[&'static Kernel<SoftmaxRowParams, R, 1>; 4]; 2];
 type ColTable<const R: usize> = [&'static Kernel<SoftmaxColParams, R, 1>; 2];
 
 static SOFT: RowTable<1> = [
@@ -75,6 +76,42 @@ static DLOG: RowTable<2> = [
         &k::DSOFTMAX_ROW_LOG_4_W256,
     ],
 ];
+static SOFT_HELD: HeldTable<1> = [
+    [&k::SOFTMAX_HELD_SOFT_S8_1, &k::SOFTMAX_HELD_SOFT_S8_2, &k::SOFTMAX_HELD_SOFT_S8_4, &k::SOFTMAX_HELD_SOFT_S8_8],
+    [
+        &k::SOFTMAX_HELD_SOFT_S32_1,
+        &k::SOFTMAX_HELD_SOFT_S32_2,
+        &k::SOFTMAX_HELD_SOFT_S32_4,
+        &k::SOFTMAX_HELD_SOFT_S32_8,
+    ],
+];
+static LOG_HELD: HeldTable<1> = [
+    [&k::SOFTMAX_HELD_LOG_S8_1, &k::SOFTMAX_HELD_LOG_S8_2, &k::SOFTMAX_HELD_LOG_S8_4, &k::SOFTMAX_HELD_LOG_S8_8],
+    [&k::SOFTMAX_HELD_LOG_S32_1, &k::SOFTMAX_HELD_LOG_S32_2, &k::SOFTMAX_HELD_LOG_S32_4, &k::SOFTMAX_HELD_LOG_S32_8],
+];
+static DSOFT_HELD: HeldTable<2> = [
+    [
+        &k::DSOFTMAX_HELD_SOFT_S8_1,
+        &k::DSOFTMAX_HELD_SOFT_S8_2,
+        &k::DSOFTMAX_HELD_SOFT_S8_4,
+        &k::DSOFTMAX_HELD_SOFT_S8_8,
+    ],
+    [
+        &k::DSOFTMAX_HELD_SOFT_S32_1,
+        &k::DSOFTMAX_HELD_SOFT_S32_2,
+        &k::DSOFTMAX_HELD_SOFT_S32_4,
+        &k::DSOFTMAX_HELD_SOFT_S32_8,
+    ],
+];
+static DLOG_HELD: HeldTable<2> = [
+    [&k::DSOFTMAX_HELD_LOG_S8_1, &k::DSOFTMAX_HELD_LOG_S8_2, &k::DSOFTMAX_HELD_LOG_S8_4, &k::DSOFTMAX_HELD_LOG_S8_8],
+    [
+        &k::DSOFTMAX_HELD_LOG_S32_1,
+        &k::DSOFTMAX_HELD_LOG_S32_2,
+        &k::DSOFTMAX_HELD_LOG_S32_4,
+        &k::DSOFTMAX_HELD_LOG_S32_8,
+    ],
+];
 static SOFT_COL: ColTable<1> = [&k::SOFTMAX_COL_SOFT_1, &k::SOFTMAX_COL_SOFT_4];
 static LOG_COL: ColTable<1> = [&k::SOFTMAX_COL_LOG_1, &k::SOFTMAX_COL_LOG_4];
 static DSOFT_COL: ColTable<2> = [&k::DSOFTMAX_COL_SOFT_1, &k::DSOFTMAX_COL_SOFT_4];
@@ -118,7 +155,11 @@ pub struct Lanes {
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn softmax(gpu: &Gpu, log: bool, x: &Storage, y: &Storage, lanes: Lanes) -> Result<()> {
-    if log { run(gpu, &LOG, LOG_COL, [x], y, lanes) } else { run(gpu, &SOFT, SOFT_COL, [x], y, lanes) }
+    if log {
+        run(gpu, (&LOG, &LOG_HELD), LOG_COL, [x], y, lanes)
+    } else {
+        run(gpu, (&SOFT, &SOFT_HELD), SOFT_COL, [x], y, lanes)
+    }
 }
 
 /// The gradient of [`softmax`] from its result `y` and that result's gradient `dy`.
@@ -137,12 +178,16 @@ pub fn softmax(gpu: &Gpu, log: bool, x: &Storage, y: &Storage, lanes: Lanes) -> 
 /// # Errors
 /// As [`Gpu::dispatch`].
 pub fn softmax_grad(gpu: &Gpu, log: bool, y: &Storage, dy: &Storage, dx: &Storage, lanes: Lanes) -> Result<()> {
-    if log { run(gpu, &DLOG, DLOG_COL, [y, dy], dx, lanes) } else { run(gpu, &DSOFT, DSOFT_COL, [y, dy], dx, lanes) }
+    if log {
+        run(gpu, (&DLOG, &DLOG_HELD), DLOG_COL, [y, dy], dx, lanes)
+    } else {
+        run(gpu, (&DSOFT, &DSOFT_HELD), DSOFT_COL, [y, dy], dx, lanes)
+    }
 }
 
 fn run<const R: usize>(
     gpu: &Gpu,
-    row: &RowTable<R>,
+    (row, held): (&RowTable<R>, &HeldTable<R>),
     col: ColTable<R>,
     reads: [&Storage; R],
     to: &Storage,
@@ -152,9 +197,10 @@ fn run<const R: usize>(
         let team = Team::pick(gpu, outer, len);
         let vector = len.is_multiple_of(4);
         let (grid, gx) = team.grid(gpu, outer)?;
+        let kernel = team.held(held, len).unwrap_or(team.of(row, vector));
         let len = if vector { len / 4 } else { len } as u32;
         let params = SoftmaxRowParams { rows: outer as u32, len, gx, ..Default::default() };
-        return gpu.dispatch(team.of(row, vector), reads, [to], params, grid);
+        return gpu.dispatch(kernel, reads, [to], params, grid);
     }
     let vector = inner.is_multiple_of(4);
     let inner = if vector { inner / 4 } else { inner };

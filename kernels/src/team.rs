@@ -17,6 +17,9 @@ pub(crate) enum Team {
     W256,
 }
 
+/// Elements of a row that an invocation may hold, by kernel.
+const HELD: [usize; 4] = [1, 2, 4, 8];
+
 /// Floats of a row up to which one invocation handles it alone, if there are rows enough to keep the others busy.
 const ALONE: usize = 16;
 
@@ -38,6 +41,18 @@ impl Team {
     /// Picks from a table of two rows of kernels (scalars, then `vec4`s), each ordered by mode.
     pub(crate) fn of<K: Copy>(self, table: &[[K; 5]; 2], vector: bool) -> K {
         table[usize::from(vector)][self as usize]
+    }
+
+    /// Picks, from a table by subgroup size (8, 32) and elements held, the kernel that keeps a row of `len` floats in
+    /// registers, if there is one.
+    pub(crate) fn held<K: Copy>(self, table: &[[K; 4]; 2], len: usize) -> Option<K> {
+        let (kernels, size) = match self {
+            Self::S8 => (&table[0], 8),
+            Self::S32 => (&table[1], 32),
+            _ => return None,
+        };
+        let fits = HELD.iter().position(|n| len.div_ceil(4 * size) <= *n)?;
+        len.is_multiple_of(4).then_some(kernels[fits])
     }
 
     /// The grid for `rows` rows, and its width.
