@@ -276,12 +276,20 @@ fn devices_doctor_models_and_data_tell_what_there_is() {
 #[test]
 fn bench_and_profile_measure() {
     let s = Shade::new();
-    let rows: Value = serde_json::from_str(&s.good(&["bench", "--quick", "--json"])).expect("JSON");
+    let rows: Value = serde_json::from_str(&s.good(&["bench", "--quick", "--roofline", "--json"])).expect("JSON");
     let names: Vec<&str> = rows.as_array().expect("an array").iter().filter_map(|r| r["name"].as_str()).collect();
     let expected =
         "matmul_nn_512 matmul_nt_512 matmul_tn_512 matmul_tt_512 matvec_1024 conv3x3_fwd conv3x3_dgrad conv3x3_wgrad";
     assert_eq!(names.join(" "), expected);
-    assert!(rows.as_array().expect("an array").iter().all(|r| r["gflop_per_cpu_s"].as_f64() > Some(0.0)), "{rows}");
+    for row in rows.as_array().expect("an array") {
+        assert!(
+            ["gflop_per_cpu_s", "gb_per_s", "share_of_roofline"].iter().all(|k| row[k].as_f64() > Some(0.0)),
+            "{row}"
+        );
+        // One row of weights is read for each product of a vector; a convolution uses what it reads again and again.
+        let bound = if row["name"] == "matvec_1024" { "memory" } else { "arithmetic" };
+        assert_eq!(row["bound"], bound, "{row}");
+    }
     if first_device(&s)["timestamps"] == true {
         let file = s.path("trace.json");
         let trace = ["--trace", file.to_str().expect("a path")];
