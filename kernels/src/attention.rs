@@ -260,6 +260,9 @@ pub fn forward(
     }
 }
 
+/// Gradients of the queries, and of keys and values, where they were wanted.
+pub type Gradients = (Option<Storage>, Option<(Storage, Storage)>);
+
 /// Gradients of [`forward`] for `q`, `k` and `v` from that of its result, `dy`, and from what it kept. `wanted` says whether
 /// the queries' gradient, and those of keys and values, are to be computed at all. The weights are computed again, so that
 /// memory grows with L + S, not with L S; all sums have a fixed order.
@@ -290,7 +293,7 @@ pub fn backward(
     flash: &Flash,
     (y, kept, dy): (&Storage, &Storage, &Storage),
     wanted: (bool, bool),
-) -> Result<(Option<Storage>, Option<(Storage, Storage)>)> {
+) -> Result<Gradients> {
     const LABEL: &str = "attention gradients";
     let [batch, heads, queries, keys] = flash.shape;
     let shuffles = gpu.caps().subgroup == Some(8);
