@@ -3,7 +3,6 @@
 
 mod support;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::autograd::{GradOptions, grad_with};
 use shadegrad::{Attention, Gpu, Options, Result, Tensor};
@@ -51,14 +50,7 @@ fn training(c: &mut Criterion<CpuTime>) {
                     let mask = if causal { "causal_" } else { "" };
                     let row = BenchmarkId::new(format!("{passes}_{mask}{tokens}x{depth}"), name);
                     group.bench_function(row, |b| {
-                        b.iter_custom(|times| {
-                            let clock = CpuTime::default();
-                            gpu.wait().expect("device");
-                            let start = clock.start();
-                            (0..times).for_each(|_| step().expect("a step"));
-                            gpu.wait().expect("device");
-                            clock.end(start)
-                        });
+                        b.iter_custom(|times| support::spent(&gpu, times, || step().expect("a step")));
                     });
                 }
             }

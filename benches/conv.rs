@@ -55,15 +55,7 @@ fn passes(c: &mut Criterion<CpuTime>) {
         group.throughput(Throughput::Elements(g.flops() as u64));
         let mut pass = |what: &str, run: &dyn Fn()| {
             group.bench_function(BenchmarkId::new(what, name), |b| {
-                b.iter_custom(|times| {
-                    use criterion::measurement::Measurement;
-                    let clock = CpuTime::default();
-                    gpu.wait().expect("device");
-                    let start = clock.start();
-                    (0..times).for_each(|_| run());
-                    gpu.wait().expect("device");
-                    clock.end(start)
-                });
+                b.iter_custom(|times| support::spent(&gpu, times, run));
             });
         };
         pass("forward", &|| conv::forward(&gpu, &g, x, w, None, &out).expect("forward"));

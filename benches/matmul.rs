@@ -3,7 +3,6 @@
 
 mod support;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::kernels::linalg;
 use shadegrad::kernels::matmul::{Dims, Epilogue, matmul};
@@ -11,14 +10,7 @@ use shadegrad::{Gpu, Options, Tensor};
 use support::CpuTime;
 
 fn measure(gpu: &Gpu, b: &mut criterion::Bencher<'_, CpuTime>, run: &dyn Fn()) {
-    b.iter_custom(|times| {
-        let clock = CpuTime::default();
-        gpu.wait().expect("device");
-        let start = clock.start();
-        (0..times).for_each(|_| run());
-        gpu.wait().expect("device");
-        clock.end(start)
-    });
+    b.iter_custom(|times| support::spent(gpu, times, run));
 }
 
 fn products(c: &mut Criterion<CpuTime>) {

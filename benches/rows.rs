@@ -3,7 +3,6 @@
 
 mod support;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::kernels::norm::{Affine, layer_norm, layer_norm_grad};
 use shadegrad::kernels::softmax::{Lanes, softmax, softmax_grad};
@@ -52,14 +51,7 @@ fn rows(c: &mut Criterion<CpuTime>) {
                     _ => layer_norm_grad(gpu, (&x, &dy), (rows, len), Some(&gamma), &stat, &y, None),
                 };
                 group.bench_function(BenchmarkId::new(format!("{what}_{len}"), name), |b| {
-                    b.iter_custom(|times| {
-                        let clock = CpuTime::default();
-                        gpu.wait().expect("device");
-                        let start = clock.start();
-                        (0..times).for_each(|_| run().expect("a run"));
-                        gpu.wait().expect("device");
-                        clock.end(start)
-                    });
+                    b.iter_custom(|times| support::spent(&gpu, times, || run().expect("a run")));
                 });
             }
         }

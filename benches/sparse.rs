@@ -4,9 +4,7 @@
 mod support;
 
 use std::cell::RefCell;
-use std::time::Duration;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::autograd::{GradOptions, grad_with};
 use shadegrad::rng::Philox;
@@ -20,12 +18,7 @@ const SPARSITY: [f64; 9] = [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99];
 /// Runs `run` and keeps the shortest mean in `best`, in nanoseconds.
 fn measure(gpu: &Gpu, b: &mut criterion::Bencher<'_, CpuTime>, best: &RefCell<f64>, run: &dyn Fn() -> Result<()>) {
     b.iter_custom(|times| {
-        let clock = CpuTime::default();
-        gpu.wait().expect("device");
-        let start = clock.start();
-        (0..times).for_each(|_| run().expect("a run"));
-        gpu.wait().expect("device");
-        let spent: Duration = clock.end(start);
+        let spent = support::spent(gpu, times, || run().expect("a run"));
         let mean = spent.as_nanos() as f64 / times as f64;
         best.replace_with(|old| old.min(mean));
         spent

@@ -3,7 +3,6 @@
 
 mod support;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::autograd::{GradOptions, custom, grad_with, no_grad};
 use shadegrad::rng::Stream;
@@ -84,14 +83,7 @@ fn lif(c: &mut Criterion<CpuTime>) {
         group.throughput(Throughput::Elements((steps * NEURONS[0] * NEURONS[1]) as u64));
         for (name, run) in &runs {
             group.bench_function(BenchmarkId::new(*name, steps), |b| {
-                b.iter_custom(|times| {
-                    let clock = CpuTime::default();
-                    gpu.wait().expect("device");
-                    let start = clock.start();
-                    (0..times).for_each(|_| run());
-                    gpu.wait().expect("device");
-                    clock.end(start)
-                });
+                b.iter_custom(|times| support::spent(&gpu, times, run));
             });
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput};
+use shadegrad::Gpu;
 
 /// Processor time of all threads of this process, the driver's included, where the system tells it (Linux); wall time
 /// elsewhere. On a software driver it is the figure that a busy machine leaves standing. `SHADEGRAD_BENCH_WALL=1`
@@ -27,6 +28,16 @@ pub fn settings(warm_up: u64, measure: u64) -> Criterion<CpuTime> {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(warm_up))
         .measurement_time(Duration::from_millis(measure))
+}
+
+/// What `run` takes `times` times over, what the device does of it included.
+pub fn spent(gpu: &Gpu, times: u64, mut run: impl FnMut()) -> Duration {
+    let clock = CpuTime::default();
+    gpu.wait().expect("device");
+    let start = clock.start();
+    (0..times).for_each(|_| run());
+    gpu.wait().expect("device");
+    clock.end(start)
 }
 
 /// Sum over the threads alive; none of the driver's workers ends between two readings.

@@ -5,7 +5,6 @@
 mod support;
 mod training;
 
-use criterion::measurement::Measurement;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shadegrad::{Gpu, Options};
 use support::CpuTime;
@@ -18,14 +17,7 @@ fn steps(c: &mut Criterion<CpuTime>) {
         let mut step = training::step(&gpu, name).expect("a network");
         group.throughput(Throughput::Elements(step.flop as u64));
         group.bench_function(format!("{name}_{}", training::batch(name)), |b| {
-            b.iter_custom(|times| {
-                let clock = CpuTime::default();
-                gpu.wait().expect("device");
-                let start = clock.start();
-                (0..times).for_each(|_| step.run().expect("the step runs"));
-                gpu.wait().expect("device");
-                clock.end(start)
-            });
+            b.iter_custom(|times| support::spent(&gpu, times, || step.run().expect("the step runs")));
         });
     }
     group.finish();

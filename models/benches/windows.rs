@@ -4,7 +4,6 @@
 #[path = "../../benches/support/mod.rs"]
 mod support;
 
-use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use shadegrad::autograd::no_grad;
 use shadegrad::nn::{Activation, Arena, Builder, Cx, LayerNorm, Mlp, Module, Scope};
@@ -70,14 +69,7 @@ fn blocks(c: &mut Criterion<CpuTime>) {
             let passes: [(&str, &dyn Fn() -> Result<()>); 2] = [("train", &train), ("infer", &infer)];
             for (what, pass) in passes {
                 group.bench_function(BenchmarkId::new(format!("{what}_{how}"), name), |b| {
-                    b.iter_custom(|times| {
-                        let clock = CpuTime::default();
-                        gpu.wait().expect("device");
-                        let start = clock.start();
-                        (0..times).for_each(|_| pass().expect("the block runs"));
-                        gpu.wait().expect("device");
-                        clock.end(start)
-                    });
+                    b.iter_custom(|times| support::spent(&gpu, times, || pass().expect("the block runs")));
                 });
             }
         }
