@@ -51,7 +51,7 @@ fn rows(c: &mut Criterion<CpuTime>) {
                     _ => layer_norm_grad(gpu, (&x, &dy), (rows, len), Some(&gamma), &stat, &y, None),
                 };
                 group.bench_function(BenchmarkId::new(format!("{what}_{len}"), name), |b| {
-                    b.iter_custom(|times| support::spent(&gpu, times, || run().expect("a run")));
+                    b.iter_custom(|times| support::spent(gpu, times, || run().expect("a run")));
                 });
             }
         }
