@@ -285,7 +285,7 @@ pub fn binary(
     gpu.dispatch(f.broadcast(), [x, y], [z], params, grid)
 }
 
-/// Copies `x` over `out`, which its shape must broadcast to, by [`joined`] vectors; false, with nothing done, where that
+/// Copies `x` over `out`, which its shape must broadcast to, by joined vectors; false, with nothing done, where that
 /// takes another kernel.
 ///
 /// ```

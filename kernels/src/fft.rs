@@ -235,7 +235,7 @@ fn square(side: usize) -> Option<[&'static Kernel<SpectralParams, 2, 1>; 2]> {
     })
 }
 
-/// Whether [`spectral`] filters images of this height and width.
+/// Whether [`spectral()`] filters images of this height and width.
 ///
 /// ```
 /// # use shadegrad_kernels::*;

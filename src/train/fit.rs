@@ -440,10 +440,10 @@ impl<'a> Trainer<'a> {
         Ok(Summary { last, best, steps: step, seconds: clock.seconds() })
     }
 
-    /// Compiles the kernels of a step on several threads before the first one needs them: rehearses a step (see
-    /// [`Gpu::rehearse`]), which changes neither parameters nor anything else of the run, and compiles what it asked for.
-    /// `progress` hears how many of how many are compiled; returns how many there were. A loss of one's own is called once
-    /// more for it; what model or loss read back meanwhile is undefined.
+    /// Compiles the kernels of a step on several threads before the first one needs them: rehearses a step, which changes
+    /// neither parameters nor anything else of the run, and compiles what it asked for (see
+    /// [`Gpu::rehearse`](shadegrad_kernels::Gpu::rehearse)). `progress` hears how many of how many are compiled; returns how
+    /// many there were. A loss of one's own is called once more for it; what model or loss read back meanwhile is undefined.
     ///
     /// ```
     /// # use shadegrad::*;
