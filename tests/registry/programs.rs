@@ -248,16 +248,7 @@ impl Maker {
         engine: impl Fn(&[&Tensor]) -> Result<Tensor> + Send + Sync + 'static,
         oracle: impl Fn(&[&A]) -> A + Send + Sync + 'static,
     ) -> Option<usize> {
-        let (engine, oracle): (Engine, Oracle) = (Box::new(engine), Box::new(oracle));
-        self.push(Step {
-            what: what.into(),
-            inputs: inputs.to_vec(),
-            engine,
-            oracle,
-            smooth: true,
-            backward: None,
-            same: false,
-        })
+        self.plain(what.into(), inputs, Box::new(engine), Box::new(oracle), true)
     }
 
     /// The same for an operation without a gradient.
@@ -268,16 +259,11 @@ impl Maker {
         engine: impl Fn(&[&Tensor]) -> Result<Tensor> + Send + Sync + 'static,
         oracle: impl Fn(&[&A]) -> A + Send + Sync + 'static,
     ) -> Option<usize> {
-        let (engine, oracle): (Engine, Oracle) = (Box::new(engine), Box::new(oracle));
-        self.push(Step {
-            what: what.into(),
-            inputs: inputs.to_vec(),
-            engine,
-            oracle,
-            smooth: false,
-            backward: None,
-            same: false,
-        })
+        self.plain(what.into(), inputs, Box::new(engine), Box::new(oracle), false)
+    }
+
+    fn plain(&mut self, what: String, inputs: &[usize], engine: Engine, oracle: Oracle, smooth: bool) -> Option<usize> {
+        self.push(Step { what, inputs: inputs.to_vec(), engine, oracle, smooth, backward: None, same: false })
     }
 }
 
